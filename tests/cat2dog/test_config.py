@@ -23,7 +23,7 @@ TINY = NAMED["tiny-128"]
         ({"resolution": 100_000}, "resolution is 100000; expected a whole number from 8 to 8192"),
         ({"resolution": 8192}, "resolution 8192 with patch 8 makes 1048576 tokens; expected at most 65536: "
                                "take a larger patch"),
-        ({"width": 16384, "depth": 256}, "width 16384 and depth 256 make PLACE parameters; "
+        ({"width": 16128, "depth": 256}, "width 16128 and depth 256 make 799,126,535,616 parameters; "
                                          "expected at most 20,000,000,000"),
         ({"depth": 0}, "depth is 0; expected a whole number from 1 to 256"),
         ({"depth": True}, "depth is True; expected a whole number from 1 to 256"),
