@@ -28,10 +28,21 @@ def pair(seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"seed {seed} is negative: expected 0 or more")
     rng = np.random.default_rng(np.random.SeedSequence((VERSION, seed)))
     scene = sample(rng)
+    photo, clean = draw_background(scene.background, size)
+    # The animals are drawn large and shrunk before they are laid over the background.
     large = size * max(2, round(384 / size))
-    photo, clean = draw_background(scene.background, large)
-    cat = tone(scene, draw_cat(scene, large, photo))
-    dog = tone(scene, draw_dog(scene, large, clean), 0.7)
-    cat = photograph(rng, cat, size)
-    dog = cv2.resize(np.clip(dog, 0, 1), (size, size), interpolation=cv2.INTER_AREA)
-    return cat, (dog * 255 + 0.5).astype(np.uint8)
+    fur, features = draw_cat(scene, large)
+    cat = _over(_shrink(features, size), _over(_shrink(fur, size), photo))
+    dog = _over(_shrink(draw_dog(scene, large), size), clean)
+    dog = (np.clip(tone(scene, dog, 0.7), 0, 1) * 255 + 0.5).astype(np.uint8)
+    return photograph(rng, tone(scene, cat)), dog
+
+
+def _shrink(layer: np.ndarray, size: int) -> np.ndarray:
+    small = cv2.resize(layer, (size, size), interpolation=cv2.INTER_AREA)
+    return small if layer.dtype == np.float32 else small.astype(np.float32) / 255
+
+
+def _over(top: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """Lay premultiplied float32 `[s,s,4]` over RGB `[s,s,3]`."""
+    return top[..., :3] + picture * (1 - top[..., 3:])

@@ -94,9 +94,8 @@ def draw_background(background: Background, size: int) -> tuple[np.ndarray, np.n
     The dog's is smooth: no finer than what the focus blur leaves visible in the cat's.
     """
     rng = np.random.default_rng(background.seed)
-    half = size // 2  # blurred anyway
-    flat = _draw(background, half, rng)
-    photo = cv2.resize(cv2.GaussianBlur(flat, (0, 0), max(0.6, background.blur * half)), (size, size))
+    flat = _draw(background, size, rng)
+    photo = cv2.GaussianBlur(flat, (0, 0), max(0.6, background.blur * size))
     small = cv2.resize(flat, (64, 64), interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), 64 * max(0.03, 1.3 * background.blur), borderType=cv2.BORDER_REPLICATE)
     dog = cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC)

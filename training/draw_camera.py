@@ -15,9 +15,9 @@ def tone(scene: Scene, picture: np.ndarray, amount: float = 1.0) -> np.ndarray:
     return picture * gain.astype(np.float32)
 
 
-def photograph(rng: np.random.Generator, picture: np.ndarray, size: int) -> np.ndarray:
-    """Take a photo: float32 RGB `[s,s,3]` about 0..1 to uint8 `[size,size,3]`."""
-    picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+def photograph(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+    """Take a photo: float32 RGB `[s,s,3]` about 0..1 to uint8 `[s,s,3]`."""
+    size = len(picture)
     scale = size / 128
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     far = axis[:, None] ** 2 + axis[None, :] ** 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import cv2
@@ -275,7 +276,7 @@ def _features(scene: Scene, size: int, head: Projection) -> np.ndarray:
         middle = eye_middle(scene, side) + (0.045 * pose.gaze_x, 0.03 * pose.gaze_y)
         radius = 0.235 * build.eye
 
-        def ball(scale_x: float, scale_y: float, dx: float = 0, dy: float = 0, at=middle, r=radius, z=depth):
+        def ball(scale_x: float, scale_y: float, dx=0.0, dy=0.0, at=middle, r=radius, z=depth):
             return head(ellipse(at[0] + dx, at[1] + dy, r * scale_x, r * scale_y), z)
 
         canvas.fill(opening, shade(coat.iris, 0.5))
@@ -286,7 +287,7 @@ def _features(scene: Scene, size: int, head: Projection) -> np.ndarray:
             for spoke in range(0, 28):
                 angle = spoke * 0.2244 + 0.1 * math.sin(spoke * 7.3 + scene.fur % 5)
                 reach = radius * (0.78 + 0.12 * math.sin(spoke * 3.7))
-                ray = np.array([(math.cos(angle), math.sin(angle))]) * [[reach * 0.3], [reach]] + middle
+                ray = middle + np.outer((reach * 0.3, reach), (math.cos(angle), math.sin(angle)))
                 tone = shade(coat.iris, 0.72 if spoke % 3 else 1.3)
                 canvas.stroke(head(ray, depth), tone, 0.011 * unit, 0.4, clip=opening)
         pupil = 0.16 + 0.5 * build.pupil
@@ -333,42 +334,44 @@ def _features(scene: Scene, size: int, head: Projection) -> np.ndarray:
     return canvas.finish()
 
 
-def over(top: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """Lay premultiplied uint8 `[s,s,4]` over float32 RGB `[s,s,3]`."""
-    layer = top.astype(np.float32) * (1 / 255)
-    return layer[..., :3] + picture * (1 - layer[..., 3:])
+def draw_cat(scene: Scene, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The cat before the camera, in two layers premultiplied by alpha, each `[size,size,4]`.
 
-
-def draw_cat(scene: Scene, size: int, background: np.ndarray) -> np.ndarray:
-    """The cat on `background`, float32 RGB `[size,size,3]` about 0..1, before the camera."""
+    First the lit fur, float32 about 0..1; over it eyes, nose, mouth and whiskers, uint8.
+    """
     head, body = head_projection(scene, size), body_projection(scene, size)
     sheet = fur_sheet(scene.fur)
-    to_sheet = np.array(
-        [[FUR_PIXELS / (2 * FUR_EXTENT), 0, FUR_PIXELS / 2], [0, FUR_PIXELS / (2 * FUR_EXTENT), FUR_PIXELS / 2]]
-    )
-    full = np.vstack([head.face_map(HEAD_DEPTH), (0, 0, 1)]) @ np.linalg.inv(np.vstack([to_sheet, (0, 0, 1)]))
+    step = FUR_PIXELS / (2 * FUR_EXTENT)
+    to_sheet = np.array([[step, 0, FUR_PIXELS / 2], [0, step, FUR_PIXELS / 2], [0, 0, 1]])
+    full = np.vstack([head.face_map(HEAD_DEPTH), (0, 0, 1)]) @ np.linalg.inv(to_sheet)
     fur = cv2.warpAffine(sheet, full[:2], (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     fine, coarse, dx, dy = cv2.split(fur)
-    linear = head.rotation[:2, :2].astype(np.float32)
-    growth_x, growth_y = linear[0, 0] * dx + linear[0, 1] * dy, linear[1, 0] * dx + linear[1, 1] * dy
     # Every edge between two colours, and the outline, is dragged along the hair: that is what makes them furry.
     build, unit = scene.build, head.scale
-    drag = (coarse * (0.5 + 0.5 * build.fluff) + fine * 0.5) * (0.035 * unit)
-    rows, columns = np.indices((size, size), dtype=np.float32)
+    drag = coarse * np.float32(0.035 * unit * (0.5 + 0.5 * build.fluff)) + fine * np.float32(0.0175 * unit)
+    linear = head.rotation[:2, :2].astype(np.float32)
+    across = _grid(size)[0] - (linear[0, 0] * dx + linear[0, 1] * dy) * drag
+    down = _grid(size)[1] - (linear[1, 0] * dx + linear[1, 1] * dy) * drag
     coat = _coat(scene, size, head, body)
     softness = 0.012 * unit
     if softness > 0.5:
         coat = cv2.GaussianBlur(coat, (0, 0), softness)
-    coat = cv2.remap(
-        coat, columns - growth_x * drag, rows - growth_y * drag, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    layer = coat.astype(np.float32) * (1 / 255)
-    bright = layer[..., 0] * 0.3 + layer[..., 1] * 0.6 + layer[..., 2] * 0.1
-    contrast = 0.055 + 0.075 * build.fluff
-    hair = 1 + contrast * (0.6 * fine + 0.6 * coarse) * (1.35 - 0.9 * bright)
-    light = lighting(scene, size, head) * _relief(scene, size, head, body) * hair
-    sheen = np.clip(coarse + fine - 1.0, 0, 3) * (0.018 + 0.02 * (1 - bright)) * layer[..., 3]
-    fur_rgb = layer[..., :3] * light[..., None] + sheen[..., None]
-    picture = fur_rgb + background * (1 - layer[..., 3:])
-    eyes = _features(scene, size, head)
-    return over(eyes, picture)
+    coat = cv2.remap(coat, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    bright = cv2.cvtColor(coat, cv2.COLOR_RGBA2GRAY) * np.float32(1 / 255)
+    hair = fine + coarse
+    sheen = np.maximum(hair - 1, 0) * (0.038 - 0.02 * bright)
+    light = lighting(scene, size, head) * _relief(scene, size, head, body)
+    light *= 1 + hair * (0.033 + 0.045 * build.fluff) * (1.35 - 0.9 * bright)
+    layer = coat * np.float32(1 / 255)
+    sheen *= layer[..., 3]
+    light = cv2.merge([light, light, light, np.ones_like(light)])
+    layer *= light
+    layer += cv2.merge([sheen, sheen, sheen, np.zeros_like(sheen)])
+    return layer, _features(scene, size, head)
+
+
+@functools.lru_cache(maxsize=4)
+def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
+    axis = np.arange(size, dtype=np.float32)
+    across, down = np.meshgrid(axis, axis)
+    return across, down

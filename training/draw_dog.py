@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from training.draw_canvas import Canvas
-from training.draw_cat import WHITE, body_outline, body_projection, head_projection, over, surface
+from training.draw_cat import WHITE, body_outline, body_projection, head_projection, surface
 from training.draw_pose import Projection, ellipse, mirror, smooth, taper
 from training.draw_scene import Colour, Scene, mix, shade
 
@@ -151,7 +151,7 @@ def _markings(pen: _Pen, scene: Scene, outline: np.ndarray) -> None:
         patch(ellipse(0, 0.1, 0.62, 0.5), vivid(coat.dark))
 
 
-def _eyes(pen: _Pen, scene: Scene) -> None:
+def _eyes(pen: _Pen, scene: Scene, outline: np.ndarray) -> None:
     build, pose, coat = scene.build, scene.pose, scene.coat
     canvas, project = pen.canvas, pen.project
     tall = 0.27 * (0.55 + 0.45 * build.lids) * build.eye
@@ -171,7 +171,7 @@ def _eyes(pen: _Pen, scene: Scene) -> None:
             np.array([(x - side * 0.13, y - tall - 0.15), (x, y - tall - 0.17), (x + side * 0.13, y - tall - 0.08)]),
             False,
         )
-        canvas.stroke(project(brow, 0.6), INK, 0.05 * project.scale)
+        canvas.stroke(project(brow, 0.6), INK, 0.05 * project.scale, clip=outline)
 
 
 def _snout(pen: _Pen, scene: Scene) -> None:
@@ -212,8 +212,8 @@ def _snout(pen: _Pen, scene: Scene) -> None:
     canvas.fill(project(ellipse(-0.08 * large, 0.1, 0.09, 0.045, -0.25), 1.28), WHITE, 0.85)
 
 
-def draw_dog(scene: Scene, size: int, background: np.ndarray) -> np.ndarray:
-    """The dog on `background`, float32 RGB `[size,size,3]` in 0..1."""
+def draw_dog(scene: Scene, size: int) -> np.ndarray:
+    """The dog, uint8 RGB premultiplied by alpha, `[size,size,4]`."""
     canvas = Canvas(size)
     head = head_projection(scene, size)
     light = scene.light
@@ -231,6 +231,6 @@ def draw_dog(scene: Scene, size: int, background: np.ndarray) -> np.ndarray:
         ear = head(ear_outline(scene, side) + (side * 0.45 * away, 0.0), 0.1)
         pen.shadow(ear, vivid(_ear_colour(scene, side)), shift * 0.8)
         pen.ink(ear)
-    _eyes(pen, scene)
+    _eyes(pen, scene, outline)
     _snout(pen, scene)
-    return over(canvas.finish(), background)
+    return canvas.finish()

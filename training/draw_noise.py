@@ -52,10 +52,16 @@ def _smear(noise: np.ndarray, dx: np.ndarray, dy: np.ndarray, length: int) -> np
     return total / weight**0.5
 
 
-@functools.cache
 def fur_sheet(number: int) -> np.ndarray:
-    """Sheet `number % 6`: float32 `[P,P,4]` of fine hair, coarse tufts, and the hair's direction (x, y)."""
-    number %= _SHEETS
+    """Sheet `number % 6`: float32 `[P,P,4]` of fine hair, coarse tufts, and the hair's direction (x, y).
+
+    The six are made once a process, in a quarter of a second each, and placed anew in every picture.
+    """
+    return _sheet(number % _SHEETS)
+
+
+@functools.cache
+def _sheet(number: int) -> np.ndarray:
     rng = np.random.default_rng((2021, number))
     dx, dy = _growth()
     bend = 0.28 * clouds(rng, FUR_PIXELS, 4 + number, 2)

@@ -6,6 +6,7 @@ origin is the middle of the head.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -39,13 +40,11 @@ class Projection:
     def __call__(self, points: np.ndarray, depth: float | np.ndarray = 0.0) -> np.ndarray:
         """`[n,2]` face coordinates at `depth` (z, one value or `[n]`) to `[n,2]` pixels."""
         points = np.asarray(points, dtype=float)
-        solid = np.empty((len(points), 3))
-        solid[:, :2] = points
-        solid[:, 1] += self.stretch * np.maximum(points[:, 1], 0.0)
-        solid[:, 2] = depth
-        turned = solid @ self.rotation.T
-        nearness = 1.0 / (1.0 - 0.16 * turned[:, 2:])
-        return self.centre + self.scale * nearness * turned[:, :2]
+        x, y = points[:, 0], points[:, 1]
+        y = y + self.stretch * np.maximum(y, 0.0)
+        turned = self.rotation[:, :1] * x + self.rotation[:, 1:2] * y + self.rotation[:, 2:] * depth
+        nearness = self.scale / (1.0 - 0.16 * turned[2])
+        return (self.centre[:, None] + nearness * turned[:2]).T
 
     def face_map(self, depth: float) -> np.ndarray:
         """The affine map `[2,3]` from face coordinates at `depth` to pixels, perspective at the face's middle."""
@@ -57,16 +56,19 @@ class Projection:
 def smooth(points: np.ndarray, closed: bool = True, steps: int = 6) -> np.ndarray:
     """A Catmull-Rom curve through `points` `[n,2]` or `[n,3]`, `steps` pieces a segment."""
     points = np.asarray(points, dtype=float)
-    if closed:
-        before, after, last = np.roll(points, 1, 0), np.roll(points, -1, 0), np.roll(points, -2, 0)
-    else:
-        padded = np.concatenate([points[:1], points, points[-1:]])
-        before, points, after, last = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
-    t = (np.arange(steps) / steps)[None, :, None]
-    a, b, c, d = before[:, None], points[:, None], after[:, None], last[:, None]
-    curve = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
-    curve = curve.reshape(-1, points.shape[1])
-    return curve if closed else np.concatenate([curve, after[-1:]])
+    ends = (points[-1:], points[:2]) if closed else (points[:1], points[-1:])
+    padded = np.concatenate([ends[0], points, ends[1]])
+    segments = np.stack([padded[:-3], padded[1:-2], padded[2:-1], padded[3:]], 1)
+    curve = (_catmull_rom(steps) @ segments).reshape(-1, points.shape[1])
+    return curve if closed else np.concatenate([curve, points[-1:]])
+
+
+@functools.cache
+def _catmull_rom(steps: int) -> np.ndarray:
+    """Weights `[steps,4]` of a segment's four control points."""
+    t = np.arange(steps) / steps
+    weights = [-(t**3) + 2 * t**2 - t, 3 * t**3 - 5 * t**2 + 2, -3 * t**3 + 4 * t**2 + t, t**3 - t**2]
+    return 0.5 * np.stack(weights, 1)
 
 
 def mirror(half: np.ndarray) -> np.ndarray:
@@ -75,19 +77,22 @@ def mirror(half: np.ndarray) -> np.ndarray:
     return np.concatenate([half, half[-2:0:-1] * (-1, 1)])
 
 
-def ellipse(x: float, y: float, rx: float, ry: float, turn: float = 0.0, steps: int = 28) -> np.ndarray:
-    """The outline `[steps,2]` of an ellipse turned by `turn` radians."""
-    angle = np.linspace(0, 2 * math.pi, steps, endpoint=False)
-    dx, dy = rx * np.cos(angle), ry * np.sin(angle)
-    return np.stack([x + dx * math.cos(turn) - dy * math.sin(turn), y + dx * math.sin(turn) + dy * math.cos(turn)], 1)
+_CIRCLE = np.stack([f(np.linspace(0, 2 * math.pi, 28, endpoint=False)) for f in (np.cos, np.sin)], 1)
+
+
+def ellipse(x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> np.ndarray:
+    """The outline `[28,2]` of an ellipse turned by `turn` radians."""
+    cos, sin = math.cos(turn), math.sin(turn)
+    return _CIRCLE @ np.array([[rx * cos, rx * sin], [-ry * sin, ry * cos]]) + (x, y)
 
 
 def taper(spine: np.ndarray, width: float, start: float = 0.0, end: float = 0.0) -> np.ndarray:
     """A band around `spine` `[n,2]`: `width` wide in the middle, `start` and `end` of that at its ends."""
-    along = np.gradient(spine, axis=0)
-    along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
-    normal = along[:, ::-1] * (-1, 1)
-    t = np.linspace(0, 1, len(spine))
+    padded = np.concatenate([spine[:1], spine, spine[-1:]])
+    along = padded[2:] - padded[:-2]
+    normal = np.stack([-along[:, 1], along[:, 0]], 1)
+    normal /= np.maximum(np.hypot(normal[:, :1], normal[:, 1:]), 1e-9)
+    t = np.arange(len(spine)) / (len(spine) - 1)
     bump = np.sin(math.pi * t)
     profile = width / 2 * (bump + (1 - bump) * (start * (1 - t) + end * t))
     side = normal * profile[:, None]
