@@ -21,6 +21,11 @@ from cat2dog.config import Config
 AttentionFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
+def patches(image: Float[Tensor, "b 3 r r"], patch: int) -> Float[Tensor, "b n c"]:
+    """Cut an image into squares, row by row; within one: rows, columns, RGB."""
+    return rearrange(image, "b c (h p) (w q) -> b (h w) (p q c)", p=patch, q=patch)
+
+
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight over the last axis (Zhang & Sennrich, arXiv 1910.07467)."""
 
@@ -89,9 +94,10 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else nn.Identity()
         self.out = nn.Linear(config.width, config.width, bias=config.bias)
 
-    def forward(
+    def inner(
         self, x: Float[Tensor, "b n w"], rope: nn.Module, attend: AttentionFunction | None = None
     ) -> Float[Tensor, "b n w"]:
+        """What `out` is given."""
         # Split, then reshape and transpose each part: TensorRT 8.6 computes permute and unbind of one reshape wrongly.
         batch, tokens, _ = x.shape
         q, k, v = (
@@ -100,7 +106,12 @@ class Attention(nn.Module):
         )
         q, k = rope(self.q_norm(q)), rope(self.k_norm(k))
         y = F.scaled_dot_product_attention(q, k, v) if attend is None else attend(q, k, v)
-        return self.out(y.transpose(1, 2).reshape(batch, tokens, self.width))
+        return y.transpose(1, 2).reshape(batch, tokens, self.width)
+
+    def forward(
+        self, x: Float[Tensor, "b n w"], rope: nn.Module, attend: AttentionFunction | None = None
+    ) -> Float[Tensor, "b n w"]:
+        return self.out(self.inner(x, rope, attend))
 
 
 class GeluMlp(nn.Module):
@@ -168,8 +179,7 @@ class Cat2Dog(nn.Module):
 
     def tokens(self, image: Float[Tensor, "b 3 r r"]) -> Float[Tensor, "b n w"]:
         """The residual stream before the first block."""
-        p = self.config.patch
-        x = self.embed(rearrange(image, "b c (h p) (w q) -> b (h w) (p q c)", p=p, q=p))
+        x = self.embed(patches(image, self.config.patch))
         return x if self.position is None else x + self.position
 
     def picture(self, x: Float[Tensor, "b n w"]) -> Float[Tensor, "b 3 r r"]:
