@@ -1,0 +1,190 @@
+"""What makes a model buildable: the recipe protocol, a ready-made recipe for any module, and loading by name."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from runtime.errors import InputError
+from runtime.runner import TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+Feed = Mapping[str, np.ndarray]
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """A model with all the toolchain needs to know of it. A class satisfies it by having these; nothing is imported.
+
+    `inputs` and `outputs` name every tensor; a dimension of -1 is the batch. `module()` is in eval mode with FP32
+    weights and takes the inputs in order. `judge` is a metric of `runtime.judge` and the threshold an engine must
+    reach against `reference`. `identity()` names, in plain words, everything the ONNX file depends on: two equal
+    identities export the same graph.
+    """
+
+    name: str
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    judge: tuple[str, float]
+
+    def module(self) -> torch.nn.Module:
+        """The module whose forward takes `inputs` and returns `outputs`, in order."""
+        ...
+
+    def validation(self, limit: int | None = None) -> dict[str, np.ndarray]:
+        """Inputs to judge an engine by, batch first: at most `limit` samples."""
+        ...
+
+    def reference(self, feed: Feed) -> dict[str, np.ndarray]:
+        """What the FP32 PyTorch model answers to `feed`."""
+        ...
+
+    def flops(self) -> int:
+        """Floating-point operations of one sample."""
+        ...
+
+    def identity(self) -> dict[str, str]:
+        """Everything the exported graph depends on, in plain words."""
+        ...
+
+
+@dataclass
+class ModuleRecipe:
+    """A recipe around any `torch.nn.Module`, for those who do not want to write a class.
+
+    `build` makes the module with its weights; `sample(count, generator)` draws `count` validation samples (default: standard
+    normal for floats, any byte for uint8). `floating-point operations` are counted by torch's own counter.
+
+    >>> def factory():
+    ...     return ModuleRecipe("tinynet", TinyNet, [TensorSpec("x", "float32", (-1, 3, 64, 64))],
+    ...                         [TensorSpec("logits", "float32", (-1, 10))], judge=("cosine", 0.999))
+    """
+
+    name: str
+    build: Callable[[], torch.nn.Module]
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    judge: tuple[str, float] = ("cosine", 0.999)
+    sample: Callable[[int, np.random.Generator], dict[str, np.ndarray]] | None = None
+    samples: int = 4
+    seed: int = 0
+    about: dict[str, str] = field(default_factory=dict)
+    _module: torch.nn.Module | None = field(default=None, repr=False)
+
+    def module(self) -> torch.nn.Module:
+        """The module in eval mode, made once, from a fixed seed."""
+        if self._module is None:
+            import torch
+
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                self._module = self.build().eval()
+        return self._module
+
+    def validation(self, limit: int | None = None) -> dict[str, np.ndarray]:
+        """`samples` seeded inputs, or `limit` if that is fewer."""
+        count = self.samples if limit is None else min(limit, self.samples)
+        generator = np.random.default_rng(self.seed)
+        if self.sample:
+            return self.sample(count, generator)
+        return {spec.name: random_tensor(spec, count, generator) for spec in self.inputs}
+
+    def reference(self, feed: Feed) -> dict[str, np.ndarray]:
+        """The FP32 module's answer, one sample at a time so that memory stays that of one."""
+        import torch
+
+        module = self.module()
+        rows = []
+        with torch.inference_mode():
+            for row in range(len(next(iter(feed.values())))):
+                answer = module(*(torch.from_numpy(np.ascontiguousarray(feed[s.name][row : row + 1])) for s in self.inputs))
+                rows.append([t.numpy() for t in (answer if isinstance(answer, (tuple, list)) else (answer,))])
+        return {spec.name: np.concatenate([row[i] for row in rows]) for i, spec in enumerate(self.outputs)}
+
+    def flops(self) -> int:
+        """Counted by `torch.utils.flop_counter` over one sample."""
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
+        feed = self.validation(1)
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            self.module()(*(torch.from_numpy(feed[spec.name]) for spec in self.inputs))
+        return int(counter.get_total_flops())
+
+    def identity(self) -> dict[str, str]:
+        """The weights and buffers by content, and the module by its printed structure."""
+        import hashlib
+
+        module = self.module()
+        digest = hashlib.sha256()
+        for name, tensor in module.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch_uint8()).numpy().data)
+        return {
+            "recipe": self.name,
+            "module": f"{type(module).__module__}.{type(module).__qualname__}",
+            "structure_sha256": hashlib.sha256(repr(module).encode()).hexdigest(),
+            "weights_sha256": digest.hexdigest(),
+            **self.about,
+        }
+
+
+def torch_uint8() -> torch.dtype:
+    """`torch.uint8`, imported late."""
+    import torch
+
+    return torch.uint8
+
+
+def random_tensor(spec: TensorSpec, batch: int, generator: np.random.Generator) -> np.ndarray:
+    """A random array for `spec` with its -1 dimensions set to `batch`: bytes, small integers or standard normals."""
+    shape = tuple(batch if size == -1 else size for size in spec.shape)
+    dtype = np.dtype(spec.dtype)
+    if dtype == np.uint8:
+        return generator.integers(0, 256, shape, dtype=np.uint8)
+    if np.issubdtype(dtype, np.integer):
+        return generator.integers(0, 2, shape).astype(dtype)
+    if dtype == np.bool_:
+        return generator.integers(0, 2, shape).astype(bool)
+    return generator.standard_normal(shape, dtype=np.float32).astype(dtype)
+
+
+_MEMBERS = ("name", "inputs", "outputs", "judge", "module", "validation", "reference", "flops", "identity")
+
+
+def load_recipe(target: str) -> Recipe:
+    """The recipe that `package.module:factory` makes; the current folder is searched too, as Python itself would.
+
+    Raises InputError when the module or factory is missing, or what it returns is not a recipe.
+    """
+    module_name, colon, attribute = target.partition(":")
+    if not colon or not module_name or not attribute:
+        raise InputError(f"recipe '{target}' is not of the form package.module:factory, for example mypackage.models:vit")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and not (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise InputError(f"recipe '{target}' imports '{error.name}', which is not installed: pip install it") from error
+        raise InputError(f"recipe '{target}': there is no module '{module_name}' here or installed") from error
+    factory: Any = getattr(module, attribute, None)
+    if not callable(factory):
+        near = ", ".join(name for name in vars(module) if not name.startswith("_") and callable(vars(module)[name]))
+        raise InputError(f"recipe '{target}': '{module_name}' has no factory '{attribute}'; it has: {near[:200] or 'none'}")
+    recipe = factory()
+    missing = [member for member in _MEMBERS if not hasattr(recipe, member)]
+    if missing:
+        raise InputError(f"recipe '{target}' returned a {type(recipe).__name__} that lacks {', '.join(missing)}")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", recipe.name):
+        raise InputError(f"recipe '{target}' is named '{recipe.name}'; a name is letters, digits, '.', '_' and '-', at most 100")
+    return recipe
