@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 
 import numpy as np
 
 from runtime.errors import InputError, ToolchainError
-from runtime.files import write_bytes
+from runtime.images import check_output, write_image
 from training.draw import pair
 
 _MOST = 400
 
 
-def seeds_of(text: str) -> range:
+def seeds_of(text: str, most: int = _MOST) -> range:
     """`"0:24"` is seeds 0 to 23; `"7"` is seed 7. Raises InputError for anything else."""
     first, _, last = text.partition(":")
     if not first.isdecimal() or (last and not last.isdecimal()):
         raise InputError(f"seeds '{text}' cannot be read: expected FIRST:END such as 0:24")
     seeds = range(int(first), int(last) if last else int(first) + 1)
-    if not 0 < len(seeds) <= _MOST:
-        raise InputError(f"seeds '{text}' are {len(seeds)} pictures: expected 1 to {_MOST}, such as 0:24")
+    if not 0 < len(seeds) <= most:
+        raise InputError(f"seeds '{text}' are {len(seeds)} pictures: expected 1 to {most}, such as 0:24")
     return seeds
 
 
@@ -38,26 +37,18 @@ def grid(rows: list[list[np.ndarray]], gap: int = 4) -> np.ndarray:
     return sheet
 
 
-def write_png(path: str, picture: np.ndarray) -> None:
-    """Write uint8 RGB `[h,w,3]` as a PNG, whole or not at all."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", optimize=True)
-    write_bytes(path, buffer.getvalue())
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.contact_sheet", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0:24", help="FIRST:END, default 0:24")
     parser.add_argument("--size", type=int, default=128, help="pixels of one picture, default 128")
     parser.add_argument("--columns", type=int, default=4, help="pairs in a row, default 4")
-    parser.add_argument("--out", required=True, help="the PNG to write")
+    parser.add_argument("--out", required=True, help="the picture to write, such as sheet.png")
     options = parser.parse_args(arguments)
     try:
+        check_output(options.out)
         pictures = [picture for seed in seeds_of(options.seeds) for picture in pair(seed, options.size)]
         step = 2 * max(1, options.columns)
-        write_png(options.out, grid([pictures[i : i + step] for i in range(0, len(pictures), step)]))
+        write_image(options.out, grid([pictures[i : i + step] for i in range(0, len(pictures), step)]))
     except ToolchainError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -273,7 +273,7 @@ def _features(scene: Scene, size: int, head: Projection) -> np.ndarray:
         opening = head(outline, surface(outline))
         canvas.fill(head(eye_outline(scene, side, 1.1), surface(outline)), rim, 0.8)
         depth = float(surface(eye_middle(scene, side)[None])[0])
-        middle = eye_middle(scene, side) + (0.045 * pose.gaze_x, 0.03 * pose.gaze_y)
+        middle = eye_middle(scene, side) + np.array([0.045 * pose.gaze_x, 0.03 * pose.gaze_y])
         radius = 0.235 * build.eye
 
         def ball(scale_x: float, scale_y: float, dx=0.0, dy=0.0, at=middle, r=radius, z=depth):

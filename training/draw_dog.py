@@ -228,7 +228,7 @@ def draw_dog(scene: Scene, size: int) -> np.ndarray:
     for side in (-1, 1):
         # The ear on the far side slips behind the turning head instead of covering the face.
         away = max(0.0, side * float(np.sin(scene.pose.yaw)))
-        ear = head(ear_outline(scene, side) + (side * 0.45 * away, 0.0), 0.1)
+        ear = head(ear_outline(scene, side) + np.array([side * 0.45 * away, 0.0]), 0.1)
         pen.shadow(ear, vivid(_ear_colour(scene, side)), shift * 0.8)
         pen.ink(ear)
     _eyes(pen, scene, outline)
