@@ -80,11 +80,13 @@ def _checked_manifest(path: Path, flavor: Flavor, gpu: Gpu | None) -> Manifest:
         here = f"{gpu.name} (compute capability {gpu.compute_capability})"
         raise EngineMismatch(f"engine {path} was built for {_built_for(key)}, but here is {here}; {advice}")
     if manifest.gate.state == "failed":
-        worst = f" with {min(manifest.gate.psnr_db):.1f} dB" if manifest.gate.psnr_db else ""
+        gate = manifest.gate
+        unit = " dB" if gate.metric == "psnr" else f" ({gate.metric})"
+        worst = min(gate.scores or gate.proxy_scores, default=None)
         command = f"cat2dog accuracy --model models/{key.checkpoint} --precision {key.precision}"
         raise AccuracyError(
-            f"engine {path} was refused by the accuracy gate{worst}; expected at least "
-            f"{manifest.gate.threshold_db:g} dB: find the diverging layer with `{command}`"
+            f"engine {path} was refused by the accuracy gate{'' if worst is None else f' with {worst:.3g}{unit}'}; "
+            f"expected at least {gate.threshold:g}{unit}: find the diverging layer with `{command}`"
         )
     return manifest
 

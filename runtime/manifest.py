@@ -22,7 +22,7 @@ SCHEMA = 1
 MAX_BYTES = 1 << 20
 
 PRECISIONS = ("fp32", "fp16", "bf16")
-ATTENTION_FORMS = ("plugin", "native", "decomposed", "auto")
+ATTENTION_FORMS = ("plugin", "native", "decomposed", "auto", "none")
 GATE_STATES = ("passed", "failed", "pending")
 TENSOR_MODES = ("input", "output")
 
@@ -69,16 +69,18 @@ class EngineKey:
 
 @dataclass(frozen=True)
 class Gate:
-    """What the accuracy gate found: PSNR in dB of each validation image (inf where equal) `against` the reference.
+    """What the accuracy gate found: the score of each validation sample `against` the reference.
 
-    `proxy_psnr_db` is that of the lowered ONNX in ONNX Runtime, where the plan itself could not be run.
+    `metric` is one of `runtime.judge`; for images it is PSNR in dB, inf where equal. `proxy_scores` are those of the
+    lowered ONNX in ONNX Runtime, where the plan itself could not be run.
     """
 
     state: str
-    threshold_db: float
+    metric: str
+    threshold: float
     against: str
-    psnr_db: tuple[float, ...] = ()
-    proxy_psnr_db: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
+    proxy_scores: tuple[float, ...] = ()
     note: str = ""
 
 
@@ -105,10 +107,11 @@ class EngineTensor:
 
 @dataclass(frozen=True)
 class AttentionChoice:
-    """Which form an attention node took, and the milliseconds each form measured where `auto` chose."""
+    """Which form an attention node took and why, with the milliseconds of each form where they were measured."""
 
     node: str
     form: str
+    why: str = ""
     milliseconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -126,7 +129,7 @@ class Manifest:
     attention: tuple[AttentionChoice, ...] = ()
 
     def to_json(self) -> str:
-        """As stored: schema number first, two spaces of indent; an infinite PSNR is the text "inf"."""
+        """As stored: schema number first, two spaces of indent; an infinite score is the text "inf" or "-inf"."""
         fields = {"schema": SCHEMA, "engine": self.engine, "sha256": self.sha256, "size": self.size}
         content = {**fields, "key8": self.key.key8, **{k: v for k, v in asdict(self).items() if k not in fields}}
         return json.dumps(_without_infinity(content), indent=2, allow_nan=False) + "\n"
@@ -248,10 +251,11 @@ def _gate(value: object, where: str) -> Gate:
     fields = _Fields(value, where)
     gate = Gate(
         state=fields.take("state", _one_of(GATE_STATES)),
-        threshold_db=fields.take("threshold_db", _number),
+        metric=fields.take("metric", _text),
+        threshold=fields.take("threshold", _number),
         against=fields.take("against", _text),
-        psnr_db=fields.take("psnr_db", _list(_decibels)),
-        proxy_psnr_db=fields.take("proxy_psnr_db", _list(_decibels)),
+        scores=fields.take("scores", _list(_score)),
+        proxy_scores=fields.take("proxy_scores", _list(_score)),
         note=fields.take("note", _text),
     )
     fields.done()
@@ -288,6 +292,7 @@ def _attention(value: object, where: str) -> AttentionChoice:
     choice = AttentionChoice(
         node=fields.take("node", _text),
         form=fields.take("form", _one_of(ATTENTION_FORMS)),
+        why=fields.take("why", _text),
         milliseconds=fields.take("milliseconds", _mapping(_number)),
     )
     fields.done()
@@ -327,8 +332,9 @@ def _number(value: object, where: str) -> float:
     return float(value)
 
 
-def _decibels(value: object, where: str) -> float:
-    return math.inf if value == "inf" else _number(value, where)
+def _score(value: object, where: str) -> float:
+    infinite = {"inf": math.inf, "-inf": -math.inf}
+    return infinite[value] if isinstance(value, str) and value in infinite else _number(value, where)
 
 
 def _scalar(value: object, where: str) -> str | int | float | bool | None:
@@ -415,7 +421,7 @@ def _without_infinity(value: Any) -> Any:
         return {name: _without_infinity(entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_without_infinity(entry) for entry in value]
-    return "inf" if value == math.inf else value
+    return {math.inf: "inf", -math.inf: "-inf"}.get(value, value) if isinstance(value, float) else value
 
 
 def _kind(value: object) -> str:

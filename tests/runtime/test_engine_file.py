@@ -38,7 +38,7 @@ def engine(tmp_path):
 def file_engine(path, key=KEY, gate=None):
     path.write_bytes(PLAN)
     build = Build(1.0, 1, "2026-11-23", REBUILD)
-    gate = gate or Gate("passed", 30.0, "PyTorch fp32", (50.0,))
+    gate = gate or Gate("passed", "psnr", 30.0, "PyTorch fp32", (50.0,))
     write_manifest(path, Manifest(path.name, hashlib.sha256(PLAN).hexdigest(), len(PLAN), key, gate, build))
     return path
 
@@ -128,7 +128,7 @@ def test_hardware_compatible_plans(level, name, capability, fits, tmp_path):
 
 
 def test_what_the_gate_refused(tmp_path):
-    path = file_engine(tmp_path / "x.engine", gate=Gate("failed", 30.0, "PyTorch fp32", (31.0, 18.54)))
+    path = file_engine(tmp_path / "x.engine", gate=Gate("failed", "psnr", 30.0, "PyTorch fp32", (31.0, 18.5)))
     with pytest.raises(AccuracyError) as error:
         check_engine(path, FLAVOR, H200)
     assert str(error.value) == (
@@ -138,7 +138,7 @@ def test_what_the_gate_refused(tmp_path):
 
 
 def test_a_pending_gate_passes(tmp_path):
-    path = file_engine(tmp_path / "x.engine", gate=Gate("pending", 30.0, "PyTorch fp32"))
+    path = file_engine(tmp_path / "x.engine", gate=Gate("pending", "psnr", 30.0, "PyTorch fp32"))
     assert check_engine(path, FLAVOR, H200).gate.state == "pending"
 
 

@@ -40,10 +40,10 @@ MANIFEST = Manifest(
     sha256="c" * 64,
     size=12345,
     key=KEY,
-    gate=Gate("pending", 30.0, "PyTorch fp32", proxy_psnr_db=(51.5, math.inf)),
+    gate=Gate("pending", "psnr", 30.0, "PyTorch fp32", proxy_scores=(51.5, math.inf)),
     build=Build(12.5, 1 << 30, "2026-11-23T10:00:00+00:00", "cat2dog build --model models/500m-256", {"numpy": "2.4"}),
     tensors=(EngineTensor("image", "input", "uint8", (-1, 256, 256, 3)),),
-    attention=(AttentionChoice("/blocks.0/attention", "native", {"native": 0.1, "decomposed": 0.2}),),
+    attention=(AttentionChoice("/blocks.0/attention", "native", "fastest", {"native": 0.1, "decomposed": 0.2}),),
 )
 
 
@@ -120,8 +120,8 @@ def test_every_field_is_needed(field):
         (stored(key={**stored()["key"], "targets": ["sm80"]}), "manifest.key.targets[0] is 'sm80', expected a compute"),
         (stored(gate={**stored()["gate"], "state": "good"}), "manifest.gate.state is 'good', expected one of passed,"),
         (
-            stored(gate={**stored()["gate"], "psnr_db": ["nan"]}),
-            "manifest.gate.psnr_db[0] is a text, expected a number",
+            stored(gate={**stored()["gate"], "scores": ["nan"]}),
+            "manifest.gate.scores[0] is a text, expected a number",
         ),
         (stored(build={**stored()["build"], "command": "a\nb"}), "manifest.build.command has a control character"),
         (stored(build={**stored()["build"], "date": "\ud800"}), "manifest.build.date is not valid Unicode"),
