@@ -58,6 +58,18 @@ def engine_manifest(path: str | os.PathLike[str]) -> Manifest:
     return read_manifest(path)
 
 
+def refusal(path: str | os.PathLike[str], manifest: Manifest) -> str:
+    """Why the accuracy gate refused an engine, and how to find where it goes wrong, in one line."""
+    gate, key = manifest.gate, manifest.key
+    unit = " dB" if gate.metric == "psnr" else f" ({gate.metric})"
+    worst = min(gate.scores or gate.proxy_scores, default=None)
+    return (
+        f"engine {path} was refused by the accuracy gate{'' if worst is None else f' with {worst:.3g}{unit}'}; "
+        f"expected at least {gate.threshold:g}{unit}: find the diverging layer with "
+        f"`cat2dog accuracy --model models/{key.checkpoint} --precision {key.precision}`"
+    )
+
+
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
@@ -80,14 +92,7 @@ def _checked_manifest(path: Path, flavor: Flavor, gpu: Gpu | None) -> Manifest:
         here = f"{gpu.name} (compute capability {gpu.compute_capability})"
         raise EngineMismatch(f"engine {path} was built for {_built_for(key)}, but here is {here}; {advice}")
     if manifest.gate.state == "failed":
-        gate = manifest.gate
-        unit = " dB" if gate.metric == "psnr" else f" ({gate.metric})"
-        worst = min(gate.scores or gate.proxy_scores, default=None)
-        command = f"cat2dog accuracy --model models/{key.checkpoint} --precision {key.precision}"
-        raise AccuracyError(
-            f"engine {path} was refused by the accuracy gate{'' if worst is None else f' with {worst:.3g}{unit}'}; "
-            f"expected at least {gate.threshold:g}{unit}: find the diverging layer with `{command}`"
-        )
+        raise AccuracyError(refusal(path, manifest))
     return manifest
 
 

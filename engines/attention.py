@@ -1,0 +1,172 @@
+"""The forms an attention node can take before TensorRT sees it.
+
+`native` is ONNX `Attention` (opset 23), which TensorRT >= 10.14 and TensorRT-RTX import as one fused layer;
+`decomposed` is MatMul, Softmax, MatMul, which every flavor reads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from runtime.errors import InputError
+
+DOMAIN = "cat2dog"
+FORMS = ("native", "decomposed")
+NATIVE_OPSET = 23
+_NUMPY = {
+    ir.DataType.FLOAT: np.dtype(np.float32),
+    ir.DataType.FLOAT16: np.dtype(np.float16),
+    ir.DataType.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
+}
+
+
+@dataclass(frozen=True)
+class LoweredNode:
+    """What became of one attention node, and why, for the manifest."""
+
+    node: str
+    form: str
+    why: str
+
+
+def attention_nodes(model: ir.Model) -> list[ir.Node]:
+    """The neutral attention nodes of a graph, in order."""
+    return [node for node in model.graph.all_nodes() if node.domain == DOMAIN and node.op_type.endswith("Attention")]
+
+
+def lower_attention(model: ir.Model, form: str) -> list[LoweredNode]:
+    """Replace every attention node of `model` in place by `form`, or by `decomposed` where the node does not fit.
+
+    Removes the function bodies; raises InputError for an unknown form.
+    """
+    if form not in FORMS:
+        raise InputError(f"attention form '{form}' is not one of {', '.join(FORMS)}")
+    lowered = []
+    for node in attention_nodes(model):
+        obstacle = native_obstacle(node) if form == "native" else ""
+        taken = "decomposed" if obstacle else form
+        writer: Callable[[ir.Node, ir.Model], None] = write_native if taken == "native" else write_decomposed
+        writer(node, model)
+        lowered.append(LoweredNode(node.name or "", taken, obstacle or "as asked"))
+    for identifier in [identifier for identifier in model.functions if identifier[0] == DOMAIN]:
+        del model.functions[identifier]
+    model.opset_imports.pop(DOMAIN, None)
+    return lowered
+
+
+def native_obstacle(node: ir.Node) -> str:
+    """Why the fused layer does not take this node, or "" where it does.
+
+    IAttention's documented limits: head sizes 16 to 256, and multiples of 8 in half precision; keys and values alike.
+    """
+    query, key, value = node.inputs[:3]
+    sizes = [tensor.shape[3] if tensor is not None and tensor.shape is not None else None for tensor in (query, key, value)]
+    if not all(isinstance(size, int) for size in sizes):
+        return "the head size is not known when the engine is built"
+    if len(set(sizes)) != 1:
+        return f"head sizes of queries and values differ ({sizes[0]} and {sizes[2]})"
+    size = int(sizes[0])  # type: ignore[arg-type]
+    if not 16 <= size <= 256:
+        return f"head size {size} is outside 16..256"
+    if query is not None and query.dtype != ir.DataType.FLOAT and size % 8:
+        return f"head size {size} is not a multiple of 8"
+    return ""
+
+
+def write_native(node: ir.Node, model: ir.Model) -> None:
+    """ONNX `Attention` with Q scaled beforehand.
+
+    IAttention has no scale, and the operator's own default is 1/sqrt(D): the importer would have to undo it. Scaling
+    both by sqrt(scale), as the operator's definition does, costs a second pass; so Q takes all of it.
+    """
+    query, key, value = node.inputs[:3]
+    scaled = _scale_queries(node, model)
+    attributes = {"scale": 1.0, "is_causal": int(node.op_type == "CausalAttention")}
+    inputs = [scaled, key, value, *([node.inputs[3]] if node.op_type == "MaskedAttention" else [])]
+    _replace(node, _node("Attention", inputs, attributes, node.name or "Attention", query.dtype))
+
+
+def write_decomposed(node: ir.Node, model: ir.Model) -> None:
+    """MatMul, Softmax in FP32, MatMul: the arithmetic of the neutral node's function body, with types written out."""
+    query, key, value = node.inputs[:3]
+    dtype, name = query.dtype, node.name or "Attention"
+    nodes = []
+
+    def add(op_type: str, inputs: list, attributes: dict | None = None, to: ir.DataType = dtype) -> ir.Value:
+        new = _node(op_type, inputs, attributes or {}, f"{name}.{op_type}_{len(nodes)}", to)
+        nodes.append(new)
+        return new.outputs[0]
+
+    scaled = _scale_queries(node, model)
+    logits = add("MatMul", [scaled, add("Transpose", [key], {"perm": [0, 1, 3, 2]})])
+    wide = _cast(add, logits, ir.DataType.FLOAT)
+    if node.op_type == "MaskedAttention":
+        wide = add("Add", [wide, _cast(add, node.inputs[3], ir.DataType.FLOAT)], to=ir.DataType.FLOAT)
+    elif node.op_type == "CausalAttention":
+        wide = add("Add", [wide, _causal_mask(node, model)], to=ir.DataType.FLOAT)
+    weights = add("Softmax", [wide], {"axis": -1}, to=ir.DataType.FLOAT)
+    add("MatMul", [_cast(add, weights, dtype), value])
+    _replace(node, *nodes)
+
+
+def _cast(add: Callable[..., ir.Value], value: ir.Value, dtype: ir.DataType) -> ir.Value:
+    return value if value.dtype == dtype else add("Cast", [value], {"to": int(dtype)}, to=dtype)
+
+
+def _scale_queries(node: ir.Node, model: ir.Model) -> ir.Value:
+    query = node.inputs[0]
+    scale = node.attributes["scale"].as_float()
+    if not math.isfinite(scale):
+        raise InputError(f"{node.name}: attention scale {scale} is not a number: export the model again")
+    constant = _initializer(model, f"{node.name}.scale", np.array(scale, np.float32).astype(_NUMPY[query.dtype]), query.dtype)
+    product = _node("Mul", [query, constant], {}, f"{node.name}.scale_queries", query.dtype)
+    product.outputs[0].shape = query.shape
+    _graph(node).insert_before(node, product)
+    return product.outputs[0]
+
+
+def _causal_mask(node: ir.Node, model: ir.Model) -> ir.Value:
+    rows, columns = node.inputs[0].shape[2], node.inputs[1].shape[2]
+    if not isinstance(rows, int) or not isinstance(columns, int):
+        raise InputError(f"{node.name}: causal attention over a length that is not known when the engine is built")
+    if rows * columns > 1 << 26:
+        raise InputError(f"{node.name}: a causal mask of {rows} by {columns} would be stored in the engine; at most 8192 by 8192")
+    mask = np.where(np.tril(np.ones((rows, columns), bool)), 0, np.finfo(np.float32).min).astype(np.float32)
+    return _initializer(model, f"cat2dog.causal_{rows}x{columns}", mask, ir.DataType.FLOAT)
+
+
+def _graph(node: ir.Node) -> ir.Graph:
+    graph = node.graph
+    if not isinstance(graph, ir.Graph):
+        raise InputError(f"{node.name}: attention inside a function; export the model again")
+    return graph
+
+
+def _initializer(model: ir.Model, name: str, array: np.ndarray, dtype: ir.DataType) -> ir.Value:
+    existing = model.graph.initializers.get(name)
+    if existing is not None:
+        return existing
+    tensor = ir.Tensor(array, dtype=dtype, name=name)
+    value = ir.Value(name=name, type=ir.TensorType(dtype), shape=tensor.shape, const_value=tensor)
+    model.graph.register_initializer(value)
+    return value
+
+
+def _node(op_type: str, inputs: list, attributes: dict, name: str, dtype: ir.DataType | None) -> ir.Node:
+    output = ir.Value(name=f"{name}.out", type=ir.TensorType(dtype) if dtype is not None else None)
+    return ir.node(op_type, inputs, attributes, name=name, outputs=[output])
+
+
+def _replace(node: ir.Node, *new: ir.Node) -> None:
+    graph, old, output = _graph(node), node.outputs[0], new[-1].outputs[0]
+    output.shape, output.type = old.shape, old.type
+    graph.insert_before(node, list(new))
+    old.replace_all_uses_with(output, replace_graph_outputs=True)
+    output.name = old.name
+    graph.remove(node, safe=True)

@@ -1,0 +1,286 @@
+"""ONNX in, engine out: found in the store, or built in a child process, gated and filed."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from engines.attention import FORMS
+from engines.batch import BatchProfile
+from engines.lowering import Lowered, lower
+from engines.process import Progress, run_child
+from engines.proxy import proxy_gate
+from engines.store import DEFAULT_ROOT, engine_path, find_engine
+from engines.validation import Validation
+from runtime.errors import AccuracyError, InputError, ToolchainError
+from runtime.files import exclusive, sha256_file, sha256_text
+from runtime.flavors import TENSORRT_RTX, Flavor, find_flavor, find_flavors
+from runtime.gpu import find_gpus
+from runtime.hashes import cached_sha256
+from runtime.manifest import (
+    AttentionChoice,
+    Build,
+    EngineKey,
+    EngineTensor,
+    Gate,
+    Manifest,
+    manifest_path,
+    read_manifest,
+    write_manifest,
+)
+
+# What TensorRT-RTX plans are built for where no GPU says otherwise: A100, RTX 30, RTX 40, RTX 50.
+AHEAD_OF_TIME_TARGETS = ("8.0", "8.6", "8.9", "12.0")
+# The code that decides what a plan holds; a change in any of these makes a new key.
+_DECIDING = ("attention.py", "lowering.py", "opset.py", "configure.py", "child.py")
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build. `validation` is the gate's; `command` is what a user types to build it again.
+
+    `attention` is `native`, `decomposed` or `auto`; `flavor` a flavor's name or `auto`; `targets` compute capabilities
+    to build ahead of time for, empty to let the machine decide.
+    """
+
+    onnx: Path
+    checkpoint: str
+    precision: str
+    validation: Validation
+    batch: BatchProfile = field(default_factory=lambda: BatchProfile(1, 1, 1))
+    attention: str = "auto"
+    flavor: str = "auto"
+    targets: tuple[str, ...] = ()
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    root: Path = DEFAULT_ROOT
+    command: str = ""
+    verbose: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine, its manifest, and whether it had to be built."""
+
+    path: Path
+    manifest: Manifest
+    fresh: bool
+
+
+def build(request: BuildRequest, progress: Progress = lambda phase, fraction: None) -> Built:
+    """The engine of `request`: from the store if it is there, else built, gated and filed.
+
+    Two processes asked for one engine build it once. Raises InputError for what cannot be built here, ToolchainError
+    when the builder fails (nothing is filed), AccuracyError when the gate refuses the engine.
+    """
+    flavor = choose_flavor(request.flavor)
+    key = engine_key(request, flavor)
+    path = engine_path(request.root, key)
+    if not request.force and (manifest := find_engine(path, flavor)):
+        return Built(path, manifest, fresh=False)
+    with exclusive(path, on_wait=lambda lock: progress("waiting for another build of this engine", None)):
+        # Another process may have built it meanwhile; what the listing would trust is not enough after a wait.
+        if not request.force and (manifest := find_engine(path, flavor, verify_hash=True)):
+            return Built(path, manifest, fresh=False)
+        manifest = _build(request, key, path, flavor, progress)
+    refuse_failed(path, manifest)
+    return Built(path, manifest, fresh=True)
+
+
+def choose_flavor(name: str) -> Flavor:
+    """The flavor to build with: the one named, or TensorRT where it runs, else TensorRT-RTX.
+
+    Raises InputError, with the way to mend it, where it cannot build here.
+    """
+    if name != "auto":
+        flavor = find_flavor(name)
+        if not flavor.can_build:
+            raise InputError(f"{name} cannot build here: {flavor.reason}")
+        return flavor
+    flavors = find_flavors()
+    for flavor in flavors:
+        if flavor.can_build:
+            return flavor
+    raise InputError("no TensorRT here can build: " + "; ".join(f"{flavor.name}: {flavor.reason}" for flavor in flavors))
+
+
+def engine_key(request: BuildRequest, flavor: Flavor) -> EngineKey:
+    """Everything that changes the plan."""
+    form = choose_form(request.attention, flavor)
+    gpus = [gpu for gpu in find_gpus() if not request.targets] if flavor.can_run else []
+    targets = () if gpus else (request.targets or AHEAD_OF_TIME_TARGETS)
+    if targets and flavor.name != TENSORRT_RTX:
+        raise InputError(f"{flavor.name} builds only for the GPU it runs on; leave out --targets")
+    memo = request.root.parent / "hashes.json"
+    data = request.onnx.with_name(f"{request.onnx.name}.data")
+    options: dict[str, Any] = {
+        "workspace_mib": request.workspace_mib,
+        "optimization_level": request.optimization_level,
+        "builder_code": _deciding_code(),
+    }
+    return EngineKey(
+        checkpoint=request.checkpoint,
+        onnx_sha256=cached_sha256(request.onnx, memo),
+        weights_sha256=cached_sha256(data, memo) if data.exists() else sha256_text(""),
+        precision=request.precision,
+        attention=form,
+        flavor=flavor.name,
+        flavor_version=flavor.version or "",
+        batch=(request.batch.least, request.batch.tuned, request.batch.most),
+        gpu=gpus[0].name if gpus else None,
+        compute_capability=gpus[0].compute_capability if gpus else None,
+        targets=targets,
+        options={name: value for name, value in options.items() if value is not None},
+    )
+
+
+def choose_form(attention: str, flavor: Flavor) -> str:
+    """`auto` is `native` where the flavor imports it as one fused layer, else `decomposed`.
+
+    Raises InputError for a form the flavor has not.
+    """
+    has_native = flavor.name == TENSORRT_RTX or _at_least(flavor.version or "0", (10, 14))
+    if attention == "auto":
+        return "native" if has_native else "decomposed"
+    if attention not in FORMS:
+        raise InputError(f"attention form '{attention}' is not one of {', '.join(FORMS)}, auto")
+    if attention == "native" and not has_native:
+        raise InputError(f"{flavor.name} {flavor.version} has no native attention (10.14 brought it): use decomposed")
+    return attention
+
+
+def _at_least(version: str, least: tuple[int, int]) -> bool:
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    return numbers >= least
+
+
+@lru_cache(maxsize=1)
+def _deciding_code() -> str:
+    return sha256_text("".join(sha256_file(Path(__file__).parent / name) for name in _DECIDING))[:16]
+
+
+def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, progress: Progress) -> Manifest:
+    progress("lowering the graph", None)
+    lowered = lower(request.onnx, key.attention, request.batch)
+    _remove_leftovers(path)
+    with _temporary_plan(path) as plan:
+        answer = run_child(
+            flavor.python, "engines.child", _child_request(request, key, lowered, plan), progress, request.verbose
+        )
+        gate = _first_gate(request, key, lowered, flavor, progress)
+        manifest = _manifest(request, key, path, plan, lowered, answer, gate)
+        # The engine before its manifest: without one it is no engine, so a crash between the two files nothing.
+        manifest_path(path).unlink(missing_ok=True)
+        try:
+            os.replace(plan, path)
+            write_manifest(path, manifest)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise ToolchainError(f"cannot write {path}: {error.strerror or error}") from error
+    if flavor.can_run and not key.targets:
+        manifest = run_gate(path, request.validation, flavor, progress, request.verbose)
+    return manifest
+
+
+def _child_request(request: BuildRequest, key: EngineKey, lowered: Lowered, plan: Path) -> dict[str, Any]:
+    # The timing cache is what TensorRT measured on this GPU; building ahead of time measures nothing.
+    timing_cache = None if key.targets else str(engine_path(request.root, key).with_name("timing.cache").resolve())
+    return {
+        "flavor": key.flavor,
+        "onnx": str(lowered.path.resolve()),
+        "plan": str(plan.resolve()),
+        "precision": key.precision,
+        "profile": {"batch": list(key.batch)},
+        "targets": list(key.targets),
+        "options": dict(key.options),
+        "timing_cache": timing_cache,
+        "verbose": request.verbose,
+    }
+
+
+@contextlib.contextmanager
+def _temporary_plan(path: Path) -> Iterator[Path]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".tmp-{os.getpid()}-", suffix=".engine", dir=path.parent)
+    except OSError as error:
+        raise ToolchainError(f"cannot write {path}: {error.strerror or error}") from error
+    os.close(descriptor)
+    plan = Path(name)
+    try:
+        yield plan
+    finally:
+        plan.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary plans whose process is gone; only killed builds leave any."""
+    for leftover in path.parent.glob(".tmp-*-*"):
+        owner = leftover.name.split("-")[1]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            leftover.unlink(missing_ok=True)
+
+
+def _first_gate(request: BuildRequest, key: EngineKey, lowered: Lowered, flavor: Flavor, progress: Progress) -> Gate:
+    validation = request.validation
+    if flavor.can_run and not key.targets:
+        return Gate("pending", validation.metric, validation.threshold, validation.against, note="the gate is running")
+    progress("checking the lowered graph in ONNX Runtime", None)
+    why = flavor.reason or f"built ahead of time for compute capability {', '.join(key.targets)}"
+    return proxy_gate(lowered.path, validation, request.batch.most, why)
+
+
+def _manifest(
+    request: BuildRequest, key: EngineKey, path: Path, plan: Path, lowered: Lowered, answer: dict[str, Any], gate: Gate
+) -> Manifest:
+    from importlib.metadata import version
+
+    return Manifest(
+        engine=path.name,
+        sha256=sha256_file(plan),
+        size=plan.stat().st_size,
+        key=key,
+        gate=gate,
+        build=Build(
+            seconds=answer["seconds"],
+            peak_memory_bytes=answer["peak_memory_bytes"],
+            date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            command=request.command,
+            versions={**answer["versions"], "onnx": version("onnx"), "onnxruntime": version("onnxruntime")},
+        ),
+        tensors=tuple(EngineTensor(t["name"], t["mode"], t["dtype"], tuple(t["shape"])) for t in answer["tensors"]),
+        attention=tuple(AttentionChoice(node.node, node.form, node.why) for node in lowered.nodes),
+    )
+
+
+def run_gate(
+    path: Path, validation: Validation, flavor: Flavor, progress: Progress = lambda phase, fraction: None, verbose: bool = False
+) -> Manifest:
+    """Run a filed engine over the validation inputs, under its flavor's Python, and write the verdict in its manifest."""
+    progress("running the accuracy gate", None)
+    with tempfile.TemporaryDirectory(prefix="cat2dog-gate-") as folder:
+        file = Path(folder) / "validation.npz"
+        validation.save(file)
+        request = {"engine": str(path.resolve()), "validation": str(file), "flavor": flavor.name}
+        answer = run_child(flavor.python, "engines.gate_child", request, progress, verbose)
+    manifest = read_manifest(path)
+    gate = replace(manifest.gate, state=answer["state"], scores=tuple(float(score) for score in answer["scores"]), note="")
+    manifest = replace(manifest, gate=gate)
+    write_manifest(path, manifest)
+    return manifest
+
+
+def refuse_failed(path: Path, manifest: Manifest) -> None:
+    """Raise AccuracyError where the gate, or its stand-in, refused the engine."""
+    from runtime.engine_file import refusal
+
+    if manifest.gate.state == "failed":
+        raise AccuracyError(refusal(path, manifest))

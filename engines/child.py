@@ -1,0 +1,162 @@
+"""The process that builds one plan, under the flavor's own Python: `python -m engines.child` with a request on stdin.
+
+It knows files and TensorRT only: no onnx, no torch. It answers on stdout with one JSON object a line: `progress`, then
+`done` or `failed`. A crash of the builder ends this process and nothing else; when the parent dies, so does this.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from engines.configure import configure, create_network
+from runtime.errors import ToolchainError
+from runtime.files import write_bytes
+from runtime.flavors import load_flavor
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Serve the one request on stdin and exit: 0 done, 1 failed."""
+    die_with_parent()
+    # Libraries print where they like; the answers keep a channel of their own.
+    channel = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    request = json.loads(sys.stdin.read())
+    try:
+        answer = {"event": "done", **build_plan(request, lambda **event: _send(channel, event="progress", **event))}
+    except ToolchainError as error:
+        answer = {"event": "failed", "text": str(error), "exit_code": error.exit_code}
+    except OSError as error:
+        answer = {"event": "failed", "text": f"cannot write {request['plan']}: {error.strerror or error}", "exit_code": 1}
+    except MemoryError:
+        answer = {"event": "failed", "text": "not enough memory to build the engine", "exit_code": 1}
+    _send(channel, **answer)
+    sys.exit(0 if answer["event"] == "done" else 1)
+
+
+def _send(channel: Any, **event: Any) -> None:
+    channel.write(json.dumps(event) + "\n")
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when its parent ends, however that happens."""
+    parent = os.getppid()
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (OSError, AttributeError):
+        return  # not Linux: an orphan ends with its build, and files nothing
+    if os.getppid() != parent or parent == 1:
+        sys.exit(1)
+
+
+def build_plan(request: Mapping[str, Any], progress: Any) -> dict[str, Any]:
+    """Parse the lowered ONNX, build, and write the plan to `request["plan"]`; returns what the manifest needs."""
+    trt = load_flavor(request["flavor"])
+    log = _log(trt, request["verbose"])
+    began = time.perf_counter()
+    progress(phase="parsing", step=0, steps=0)
+    builder = trt.Builder(log)
+    network = create_network(trt, builder)
+    parser = trt.OnnxParser(network, log)
+    # From the path: given bytes, the parser would not find the external data.
+    if not parser.parse_from_file(request["onnx"]):
+        raise ToolchainError(f"TensorRT cannot read {request['onnx']}: {_parser_errors(parser, log)}")
+    config = configure(trt, builder, network, request, _monitor(trt, progress))
+    progress(phase="building", step=0, steps=0)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise ToolchainError(f"TensorRT {trt.__version__} built no engine: {log.explanation()}")
+    write_bytes(request["plan"], memoryview(plan))
+    if request["timing_cache"]:
+        write_bytes(request["timing_cache"], memoryview(config.get_timing_cache().serialize()))
+    return {
+        "seconds": round(time.perf_counter() - began, 3),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "tensors": _tensors(trt, network),
+        "versions": {request["flavor"]: str(trt.__version__), "python": sys.version.split()[0]},
+        "warnings": log.warnings[:20],
+    }
+
+
+def _tensors(trt: Any, network: Any) -> list[dict[str, Any]]:
+    tensors = []
+    for mode, count, get in (
+        ("input", network.num_inputs, network.get_input),
+        ("output", network.num_outputs, network.get_output),
+    ):
+        for index in range(count):
+            tensor = get(index)
+            shape = [int(size) for size in tensor.shape]
+            tensors.append({"name": tensor.name, "mode": mode, "dtype": _dtype(trt, tensor.dtype), "shape": shape})
+    return tensors
+
+
+def _dtype(trt: Any, dtype: Any) -> str:
+    names = {"HALF": "float16", "FLOAT": "float32", "BF16": "bfloat16", "UINT8": "uint8", "INT8": "int8", "BOOL": "bool"}
+    name = str(dtype).rsplit(".", 1)[-1]
+    return names.get(name, name.lower())
+
+
+def _parser_errors(parser: Any, log: Any) -> str:
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    lines = [f"node {error.node()} ({error.desc().strip().splitlines()[0]})" for error in errors if error.desc()]
+    return "; ".join(lines[:3]) or log.explanation()
+
+
+def _log(trt: Any, verbose: bool) -> Any:
+    class Log(trt.ILogger):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+            self.warnings: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            text = " ".join(message.split())
+            if severity <= trt.ILogger.Severity.ERROR:
+                self.errors.append(text)
+            elif severity == trt.ILogger.Severity.WARNING:
+                self.warnings.append(text)
+            if verbose or severity <= trt.ILogger.Severity.ERROR:
+                print(f"[{str(severity).rsplit('.', 1)[-1].lower()}] {text}", file=sys.stderr, flush=True)
+
+        def explanation(self) -> str:
+            return (self.errors[0] if self.errors else "it gave no reason; --verbose shows its log")[:500]
+
+    return Log()
+
+
+def _monitor(trt: Any, progress: Any) -> Any:
+    """TensorRT's phases as progress; None before 9.0, which has no monitor."""
+    if not hasattr(trt, "IProgressMonitor"):
+        return None
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.steps[phase_name] = num_steps
+            progress(phase=phase_name, step=0, steps=num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            progress(phase=phase_name, step=step + 1, steps=self.steps.get(phase_name, 0))
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.steps.pop(phase_name, None)
+
+    return Monitor()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Builder settings, one place for every flavor and version. Runs in the build process: knows TensorRT, nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from runtime.errors import InputError
+
+_MIB = 1 << 20
+
+
+def major(trt: Any) -> int:
+    """Major version of a flavor's module; TensorRT-RTX 1.x counts as 10, whose API it has."""
+    number = int(str(trt.__version__).split(".")[0])
+    return max(number, 10) if hasattr(trt, "__name__") and "rtx" in trt.__name__ else number
+
+
+def create_network(trt: Any, builder: Any) -> Any:
+    """An empty network. Types are those of the graph: strongly typed from 10 on (always so from 11)."""
+    flags = trt.NetworkDefinitionCreationFlag
+    if major(trt) < 10:
+        return builder.create_network(1 << int(flags.EXPLICIT_BATCH))
+    # 11 is strongly typed without being asked; the flag stays for 10 and TensorRT-RTX.
+    strong = getattr(flags, "STRONGLY_TYPED", None)
+    return builder.create_network(0 if strong is None else 1 << int(strong))
+
+
+def configure(trt: Any, builder: Any, network: Any, request: Mapping[str, Any], monitor: Any) -> Any:
+    """A builder configuration for `request`. Raises InputError for what the flavor cannot do."""
+    config = builder.create_builder_config()
+    options = request["options"]
+    if options.get("workspace_mib") is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options["workspace_mib"]) * _MIB)
+    if options.get("optimization_level") is not None:
+        config.builder_optimization_level = int(options["optimization_level"])
+    # The inspector needs this to say which kernel and precision each layer got.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if monitor is not None and hasattr(config, "progress_monitor"):
+        config.progress_monitor = monitor
+    if major(trt) < 10:
+        _precision_flags(trt, network, config, request)
+    _profile(builder, network, config, request["profile"])
+    _targets(trt, config, request["targets"])
+    _timing_cache(config, request["timing_cache"])
+    return config
+
+
+def _precision_flags(trt: Any, network: Any, config: Any, request: Mapping[str, Any]) -> None:
+    """TensorRT 8.6 knows precisions as wishes: allow FP16, then hold each layer to the type the graph gives it."""
+    if request["precision"] == "bf16":
+        raise InputError(f"TensorRT {trt.__version__} has no BF16: use --precision fp16, or TensorRT 10 or newer")
+    # cuBLAS and cuDNN are not in the wheel; asked for, they fail to load.
+    sources = (trt.TacticSource.JIT_CONVOLUTIONS, trt.TacticSource.EDGE_MASK_CONVOLUTIONS)
+    config.set_tactic_sources(sum(1 << int(source) for source in sources))
+    if request["precision"] == "fp32":
+        config.clear_flag(trt.BuilderFlag.TF32)
+        return
+    config.set_flag(trt.BuilderFlag.FP16)
+    config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+    floats = (trt.DataType.FLOAT, trt.DataType.HALF)
+    untyped = (trt.LayerType.CONSTANT, trt.LayerType.SHAPE, trt.LayerType.CAST, trt.LayerType.IDENTITY)
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type in untyped or not layer.num_outputs:
+            continue
+        dtype = layer.get_output(0).dtype
+        if dtype in floats:
+            layer.precision = dtype
+            for output in range(layer.num_outputs):
+                if layer.get_output(output).dtype in floats:
+                    layer.set_output_type(output, layer.get_output(output).dtype)
+
+
+def _profile(builder: Any, network: Any, config: Any, profile: Mapping[str, list[int]]) -> None:
+    """One optimisation profile over the batch, for the inputs that are dynamic."""
+    least, tuned, most = profile["batch"]
+    dynamic = [network.get_input(index) for index in range(network.num_inputs)]
+    dynamic = [tensor for tensor in dynamic if -1 in tuple(tensor.shape)]
+    if not dynamic:
+        return
+    shapes = builder.create_optimization_profile()
+    for tensor in dynamic:
+        sizes = [tuple(batch if size == -1 else size for size in tensor.shape) for batch in (least, tuned, most)]
+        shapes.set_shape(tensor.name, *sizes)
+    config.add_optimization_profile(shapes)
+
+
+def _targets(trt: Any, config: Any, targets: list[str]) -> None:
+    if not targets:
+        return
+    if not hasattr(config, "set_compute_capability"):
+        raise InputError(f"TensorRT {trt.__version__} builds only for the GPU it runs on; leave out --targets")
+    config.num_compute_capabilities = len(targets)
+    for index, target in enumerate(targets):
+        name = f"SM{target.replace('.', '')}"
+        capability = getattr(trt.ComputeCapability, name, None)
+        if capability is None:
+            known = ", ".join(n[2:-1] + "." + n[-1] for n in dir(trt.ComputeCapability) if n.startswith("SM"))
+            raise InputError(f"TensorRT {trt.__version__} does not build for compute capability {target}; it knows {known}")
+        config.set_compute_capability(capability, index)
+
+
+def _timing_cache(config: Any, path: str | None) -> None:
+    if not path:
+        return
+    data = b""
+    if os.path.exists(path):
+        with open(path, "rb") as file:
+            data = file.read()
+    cache = config.create_timing_cache(data)
+    # A damaged or foreign cache is refused by TensorRT itself: measure afresh, which costs time and no correctness.
+    if cache is None or not config.set_timing_cache(cache, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)

@@ -1,0 +1,146 @@
+"""Neutral ONNX to the ONNX that one flavor's parser reads: attention in one form, the batch as the profile says.
+
+The lowered graph lies beside the neutral one and shares its external data, so it can also be given to trtexec, Polygraphy
+and ONNX Runtime as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from engines.attention import NATIVE_OPSET, LoweredNode, lower_attention
+from engines.batch import BatchProfile
+from engines.opset import raise_opset
+from runtime.errors import InputError, ToolchainError
+from runtime.files import atomic_path, exclusive
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A lowered file and what became of each attention node."""
+
+    path: Path
+    nodes: tuple[LoweredNode, ...]
+
+    @property
+    def form(self) -> str:
+        """The form most nodes took; `none` for a graph without attention."""
+        taken = [node.form for node in self.nodes]
+        return max(set(taken), key=taken.count) if taken else "none"
+
+
+def lowered_path(neutral: Path, form: str, batch: BatchProfile) -> Path:
+    """`500m-256_fp16.native_b1-1.onnx` beside `500m-256_fp16.onnx`."""
+    return neutral.with_name(f"{neutral.stem}.{form}_{batch.label}.onnx")
+
+
+def lower(neutral: str | os.PathLike[str], form: str, batch: BatchProfile) -> Lowered:
+    """Write the lowered form of a neutral file and return it.
+
+    Raises InputError for a file that is not ONNX or whose batch cannot be what is asked, ToolchainError where the
+    result cannot be written.
+    """
+    neutral = Path(neutral)
+    model = load(neutral)
+    nodes = lower_attention(model, form)
+    fix_batch(model, batch, neutral)
+    if any(node.form == "native" for node in nodes):
+        raise_opset(model, NATIVE_OPSET)
+    path = lowered_path(neutral, form, batch)
+    try:
+        with exclusive(path), atomic_path(path) as temporary:
+            # External tensors keep pointing at the neutral file's data; the new ones are scalars and stay inside.
+            ir.save(model, temporary)
+    except OSError as error:
+        raise ToolchainError(f"cannot write {path}: {error.strerror or error}") from error
+    return Lowered(path, tuple(nodes))
+
+
+def load(path: Path) -> ir.Model:
+    """Read a graph, its weights left in their file. Raises InputError where it is missing or not ONNX."""
+    try:
+        return ir.load(path)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no ONNX file {path}: `cat2dog export` writes it") from error
+    except (ValueError, TypeError, KeyError, OSError, _decode_error()) as error:
+        raise InputError(f"{path} is not an ONNX file ({' '.join(str(error).split())[:200]})") from error
+
+
+def _decode_error() -> type[Exception]:
+    from google.protobuf.message import DecodeError
+
+    return DecodeError
+
+
+def fix_batch(model: ir.Model, batch: BatchProfile, path: Path) -> None:
+    """Make the batch a constant where the profile has one size, so that the builder folds every shape.
+
+    Raises InputError where the graph's batch is already another constant.
+    """
+    symbols = set()
+    for value in model.graph.inputs:
+        if value.shape is None or not len(value.shape):
+            continue
+        first = value.shape[0]
+        if isinstance(first, int):
+            if not (batch.fixed and first == batch.most):
+                raise InputError(f"{path} has a fixed batch of {first}; batch {batch} needs an export with a dynamic one")
+        else:
+            symbols.add(first.value)
+    if not batch.fixed:
+        return
+    for value in _values(model):
+        if value.shape is not None and any(getattr(size, "value", size) in symbols for size in value.shape):
+            sizes = [batch.most if getattr(size, "value", size) in symbols else size for size in value.shape]
+            value.shape = ir.Shape(sizes)
+
+
+def _values(model: ir.Model) -> list[ir.Value]:
+    produced = [output for node in model.graph.all_nodes() for output in node.outputs]
+    return [*model.graph.inputs, *produced]
+
+
+def widen(source: Path, target: Path) -> None:
+    """Rewrite a graph so that every BF16 operator computes in FP32 between casts, as ONNX Runtime's CPU needs.
+
+    Values between operators are still rounded to BF16, so the result has the errors of the BF16 graph.
+    """
+    model = load(source)
+    narrow = ir.DataType.BFLOAT16
+    for node in list(model.graph.all_nodes()):
+        if node.domain == "" and node.op_type == "Cast":
+            continue
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.dtype == narrow:
+                node.replace_input_with(index, _inserted_cast(value, ir.DataType.FLOAT, node, before=True))
+        for output in node.outputs:
+            if output.dtype == narrow:
+                _round_output(output, node)
+    with atomic_path(target) as temporary:
+        ir.save(model, temporary)
+
+
+def _inserted_cast(value: ir.Value, to: ir.DataType, node: ir.Node, before: bool) -> ir.Value:
+    output = ir.Value(name=f"{value.name}.{node.name}.wide", type=ir.TensorType(to), shape=value.shape)
+    cast = ir.node("Cast", [value], {"to": int(to)}, outputs=[output], name=f"{node.name}.{value.name}.cast")
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    graph.insert_before(node, cast) if before else graph.insert_after(node, cast)
+    return output
+
+
+def _round_output(output: ir.Value, node: ir.Node) -> None:
+    uses = list(output.uses())
+    output.type = ir.TensorType(ir.DataType.FLOAT)
+    rounded = _inserted_cast(output, ir.DataType.BFLOAT16, node, before=False)
+    for use in uses:
+        use.node.replace_input_with(use.idx, rounded)
+
+
+def has_bf16(model: ir.Model) -> bool:
+    """Whether any value of the graph is BF16."""
+    return any(output.dtype == ir.DataType.BFLOAT16 for node in model.graph.all_nodes() for output in node.outputs)

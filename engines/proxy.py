@@ -1,0 +1,47 @@
+"""A stand-in for the gate where the plan cannot run: the lowered ONNX in ONNX Runtime."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engines.lowering import has_bf16, load, widen
+from engines.validation import Validation, answers
+from runtime.judge import scores
+from runtime.manifest import Gate
+from runtime.onnxruntime_runner import OnnxRuntimeRunner
+
+
+def proxy_gate(lowered: Path, validation: Validation, batch: int, why: str) -> Gate:
+    """A pending gate for a plan that cannot run here, with the scores of its lowered ONNX in ONNX Runtime.
+
+    The graph is the very one the plan was built from, so a wrong lowering or export shows; the builder's own faults
+    do not. `failed` where even the proxy is below the threshold.
+    """
+    with _runnable(lowered) as path, OnnxRuntimeRunner(path) as runner:
+        each = scores(validation.metric, answers(runner, validation, batch), validation.expected)
+    state = "pending" if min(each) >= validation.threshold else "failed"
+    note = f"not run: {why}; proxy: the lowered ONNX in ONNX Runtime"
+    return Gate(
+        state, validation.metric, validation.threshold, validation.against, proxy_scores=tuple(each), note=note
+    )
+
+
+@contextmanager
+def _runnable(lowered: Path) -> Iterator[Path]:
+    """The graph itself, or for BF16 one that ONNX Runtime's CPU can run, with the same roundings."""
+    if not has_bf16(load(lowered)):
+        yield lowered
+        return
+    # Beside the original, because it shares its external data by relative name.
+    descriptor, name = tempfile.mkstemp(prefix=f".tmp-{os.getpid()}-", suffix=".onnx", dir=lowered.parent)
+    os.close(descriptor)
+    path = Path(name)
+    try:
+        widen(lowered, path)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
