@@ -361,7 +361,9 @@ def draw_cat(scene: Scene, size: int) -> tuple[np.ndarray, np.ndarray]:
     hair = fine + coarse
     sheen = np.maximum(hair - 1, 0) * (0.038 - 0.02 * bright)
     light = lighting(scene, size, head) * _relief(scene, size, head, body)
-    light *= 1 + hair * (0.033 + 0.045 * build.fluff) * (1.35 - 0.9 * bright)
+    # A camera's automatic exposure: a white cat comes out white in the shade too.
+    shown = cv2.mean(light, np.ascontiguousarray(coat[..., 3]))[0]
+    light *= (0.97 / max(shown, 0.2)) * (1 + hair * (0.033 + 0.045 * build.fluff) * (1.35 - 0.9 * bright))
     layer = coat * np.float32(1 / 255)
     sheen *= layer[..., 3]
     light = cv2.merge([light, light, light, np.ones_like(light)])

@@ -17,9 +17,7 @@ def clouds(rng: np.random.Generator, size: int, cells: float, octaves: int = 3) 
     total = np.zeros((size, size), dtype=np.float32)
     weight = 0.0
     for octave in range(octaves):
-        grid = max(2, int(cells * 2**octave) + 1)
-        if grid > size:
-            break
+        grid = min(size, max(2, int(cells * 2**octave) + 1))
         noise = rng.standard_normal((grid, grid), dtype=np.float32)
         part = 0.55**octave
         total += part * cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)

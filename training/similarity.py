@@ -13,7 +13,7 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean SSIM of two uint8 pictures `[H,W,3]`, over pixels and channels (Wang et al., 2004, doi 10.1109/TIP.2003.819861).
+    """Mean SSIM of two uint8 pictures `[H,W,3]`, over pixels and channels (Wang et al., 2004, IEEE TIP 13:4).
 
     Gaussian window of 11 pixels and deviation 1.5, population moments, borders of 5 pixels left out: scikit-image's
     `structural_similarity(gaussian_weights=True, use_sample_covariance=False)`. Raises InputError for other arrays.
