@@ -1,4 +1,4 @@
-"""A checkpoint: the folder `models/{name}/` with `config.json` and `model.safetensors`, whole or not there at all."""
+"""Loading and saving of checkpoints: weights are mapped in, and streamed out; a folder appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cat2dog.config import Config, load_config, nearest_name
+from cat2dog.config import Config, load_config
+from cat2dog.folder import CONFIG, WEIGHTS, find, refuse_existing
 from cat2dog.model import Cat2Dog, parameter_shapes
 from cat2dog.safetensors_file import map_tensors, read_entries, write_fp32
 from runtime.errors import InputError, ToolchainError
-
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
 
 _LOADABLE = ("F32", "F16", "BF16")
 _LISTED = 5
@@ -55,22 +53,6 @@ def load(folder: str | os.PathLike[str]) -> Cat2Dog:
     return model.eval().requires_grad_(False)
 
 
-def find(folder: str | os.PathLike[str]) -> Path:
-    """The folder, if it looks like a checkpoint; otherwise InputError with the nearest that exists or could be made."""
-    folder = Path(folder)
-    if folder.is_file():
-        raise InputError(f"{folder} is a file; expected a checkpoint folder with {CONFIG} and {WEIGHTS}")
-    if not folder.is_dir():
-        beside = [path.parent.name for path in folder.parent.glob(f"*/{CONFIG}")] if folder.parent.is_dir() else []
-        near = nearest_name(folder.name, beside)
-        advice = "which is there" if near in beside else f"made by: cat2dog init --model {folder.parent / near}"
-        raise InputError(f"no checkpoint {folder}; the nearest is {folder.parent / near}, {advice}")
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder} has no {name}; expected a checkpoint folder with {CONFIG} and {WEIGHTS}")
-    return folder
-
-
 def save(
     folder: str | os.PathLike[str],
     config: Config,
@@ -103,17 +85,6 @@ def save(
         raise ToolchainError(f"cannot write {folder}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def refuse_existing(folder: str | os.PathLike[str], overwrite: bool) -> None:
-    """InputError if something is at `folder` and may not, or cannot, be replaced by a checkpoint."""
-    folder = Path(folder)
-    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not overwrite:
-        raise InputError(f"{folder} exists already; remove it, or allow overwriting it")
-    if not (folder / CONFIG).is_file():
-        raise InputError(f"{folder} exists and is not a checkpoint, so it is not overwritten; choose another folder")
 
 
 def _put(temporary: Path, folder: Path) -> None:

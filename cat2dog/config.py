@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -212,11 +212,6 @@ def load_config(folder: str | os.PathLike[str]) -> Config:
         raise InputError(f"{path} is not UTF-8 text; expected a small JSON object") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-
-
-def at_resolution(config: Config, resolution: int) -> Config:
-    """The same network for another resolution."""
-    return replace(config, resolution=resolution)
 
 
 def _shown(value: object) -> str:

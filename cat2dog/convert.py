@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cat2dog.checkpoint import refuse_existing, save
+from cat2dog.checkpoint import save
 from cat2dog.config import Config
+from cat2dog.folder import refuse_existing
 from cat2dog.model import parameter_shapes
 from cat2dog.safetensors_file import map_tensors, read_entries
 from runtime.errors import InputError

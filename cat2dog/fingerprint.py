@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from cat2dog.config import load_config
+from cat2dog.folder import WEIGHTS, find
 from runtime.hashes import cached_sha256
 
 
@@ -14,5 +14,5 @@ def fingerprint(folder: str | os.PathLike[str], memo: str | os.PathLike[str]) ->
 
     The config's hash is of its meaning, not of its layout. Raises InputError if either file is missing or unsound.
     """
-    folder = Path(folder)
-    return {"config": load_config(folder).sha256(), "weights": cached_sha256(folder / "model.safetensors", memo)}
+    folder = find(folder)
+    return {"config": load_config(folder).sha256(), "weights": cached_sha256(folder / WEIGHTS, memo)}

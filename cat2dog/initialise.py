@@ -24,8 +24,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cat2dog.checkpoint import refuse_existing, save
+from cat2dog.checkpoint import save
 from cat2dog.config import Config
+from cat2dog.folder import refuse_existing
 from cat2dog.model import Attention, Block, Cat2Dog, GeluMlp, SwigluMlp, patches
 
 Progress = Callable[[int, int], None]
@@ -186,7 +187,7 @@ class _Sampler:
         mean = _project_out_mean(linear.weight, given)
         added = (given @ linear.weight.T)[..., self.ordinary]
         linear.weight.mul_(share * spread / _deviation(added))
-        # Ordinary branches leave the outlier channels alone; MLPs bring them to their ratio, from the constant part
+        # Attention leaves the outlier channels nearly alone; the MLPs bring them to their ratio, from the constant part
         # of what they are given.
         linear.weight[self.outliers] *= 0.3
         self._bias(linear, 0.02 * spread)

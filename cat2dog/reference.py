@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from cat2dog.config import load_config
 from cat2dog.fingerprint import fingerprint
+from cat2dog.folder import find
 from runtime.errors import InputError
 from runtime.files import write_bytes
 
@@ -39,7 +40,7 @@ def reference(
     progress: `progress(done, total)` in blocks of the network, for the images that have to be computed.
     Raises InputError if the images do not fit the checkpoint, or the checkpoint is missing or unsound.
     """
-    config = load_config(folder)
+    config = load_config(find(folder))
     side = config.resolution
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):
         raise InputError(

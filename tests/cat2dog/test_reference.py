@@ -122,3 +122,8 @@ def test_a_damaged_config_is_told_before_anything_else(folder, images):
     (folder / "config.json").write_text(json.dumps({**text, "heads": 5}))
     with pytest.raises(InputError, match="heads 5 does not divide width 48"):
         reference(folder, images, None)
+
+
+def test_a_missing_checkpoint_names_the_nearest(folder, images):
+    with pytest.raises(InputError, match=r"no checkpoint .*smal; the nearest is .*small, which is there"):
+        reference(folder.with_name("smal"), images, None)
