@@ -75,7 +75,7 @@ class TensorRTRunner:
             self._log = _make_log(self._trt)
             _load_plugins(self._trt, self._log, plugins)
             # TensorRT's objects free themselves with their last reference: contexts, then engine, then runtime.
-            runtime = self._trt.Runtime(self._log)
+            runtime = _create_runtime(self._trt, self._log)
             engine = _deserialize(runtime, plan, path, self.manifest, self._log)
             self.inputs, self.outputs = _specs(self._trt, engine)
             self._engine, self._runtime = engine, runtime
@@ -171,7 +171,12 @@ class TensorRTRunner:
         for spec, shape in zip(self.inputs, shapes, strict=True):
             if not context.set_input_shape(spec.name, shape):
                 raise InputError(f"TensorRT refused shape {list(shape)} for input '{spec.name}'{self._log.last()}")
-        missing = context.infer_shapes()
+        try:
+            missing = context.infer_shapes()
+        except RuntimeError as error:
+            raise InputError(
+                f"TensorRT refused the input shapes {list(map(list, shapes))}{self._log.last()}"
+            ) from error
         if missing:
             raise ToolchainError(f"TensorRT cannot tell the output shapes without tensors {', '.join(missing)}")
 
@@ -291,6 +296,13 @@ def _load_plugins(trt: Any, log: Any, plugins: Sequence[str | os.PathLike[str]])
             ctypes.CDLL(os.fspath(plugin), ctypes.RTLD_GLOBAL)
         except OSError as error:
             raise InputError(f"plugin library {plugin} cannot be loaded: {error}") from error
+
+
+def _create_runtime(trt: Any, log: Any) -> Any:
+    try:
+        return trt.Runtime(log)
+    except (RuntimeError, TypeError) as error:  # TypeError is the binding's word for a null pointer
+        raise ToolchainError(f"TensorRT {trt.__version__} could not start on this GPU{log.last()}") from error
 
 
 def _deserialize(runtime: Any, plan: bytes, path: Path, manifest: Manifest, log: Any) -> Any:

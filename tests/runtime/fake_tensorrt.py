@@ -68,6 +68,9 @@ class Context:
         return True
 
     def infer_shapes(self):
+        if self.engine.inconsistent:
+            self.log.log(Severity.ERROR, "a and b differ")
+            raise RuntimeError("shape inference failed")
         return [tensor.name for tensor in self.engine.inputs if tensor.name not in self.shapes]
 
     def get_tensor_shape(self, name):
@@ -106,7 +109,7 @@ class Engine:
         self.outputs = [tensor for tensor in tensors if tensor.mode is Mode.OUTPUT]
         self.num_io_tensors = len(tensors)
         self.runs = self.contexts = 0
-        self.fail = False
+        self.fail = self.inconsistent = False
         self.capturable = True
         self.log = None
         if style == "8.6":
@@ -167,6 +170,7 @@ class FakeTensorRT:
     """Stands for the module; deserializes any plan to `engine`, and the plan b"bad" to nothing."""
 
     __version__ = "1.0"
+    starts = True
     ILogger = ILogger
     TensorIOMode = Mode
     TensorLocation = Location
@@ -186,6 +190,9 @@ class FakeTensorRT:
 
     def Runtime(self, log):
         self.engine.log = log
+        if self.starts is False:
+            log.log(Severity.INTERNAL_ERROR, "CUDA initialization failure")
+            raise TypeError("factory function returned nullptr")
 
         def deserialize(plan):
             if plan == b"bad":

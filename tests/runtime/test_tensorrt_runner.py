@@ -221,6 +221,21 @@ def test_a_failing_run_gives_tensorrts_reason(load):
     np.testing.assert_array_equal(runner.infer({"image": images(1)})["dog"], images(1))
 
 
+def test_shapes_that_do_not_go_together(load):
+    runner, engine = load(image_network())
+    engine.inconsistent = True
+    with pytest.raises(InputError) as error:
+        runner.infer({"image": images(2)})
+    assert str(error.value) == "TensorRT refused the input shapes [[2, 8, 8, 3]]: a and b differ"
+
+
+def test_a_runtime_that_does_not_start(load, monkeypatch):
+    monkeypatch.setattr(FakeTensorRT, "starts", False)
+    with pytest.raises(ToolchainError) as error:
+        load(image_network())
+    assert str(error.value) == "TensorRT 1.0 could not start on this GPU: CUDA initialization failure"
+
+
 def test_a_plan_tensorrt_refuses(load):
     with pytest.raises(EngineMismatch) as error:
         load(image_network(), plan=b"bad")
