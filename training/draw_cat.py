@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from training.draw_canvas import Canvas
-from training.draw_noise import FUR_EXTENT, FUR_PIXELS, fur_sheet
+from training.draw_noise import FUR_EXTENT, FUR_PIXELS, clouds, fur_sheet
 from training.draw_pose import Projection, ellipse, mirror, smooth, taper
 from training.draw_scene import Colour, Scene, mix, shade
 
@@ -102,11 +102,11 @@ def eye_outline(scene: Scene, side: int, grow: float = 1.0) -> np.ndarray:
     """The opening between the lids `[n,2]`: an almond whose outer corner is the higher one."""
     build = scene.build
     angle = np.linspace(0, 2 * math.pi, 26, endpoint=False)
-    rx, ry = 0.215 * build.eye * grow, 0.19 * build.eye * grow * (0.45 + 0.55 * build.lids)
+    rx, ry = 0.21 * build.eye * grow, 0.198 * build.eye * grow * (0.45 + 0.55 * build.lids)
     x, y = rx * np.cos(angle), ry * np.sin(angle)
     y = np.where(y < 0, y * (0.75 + 0.25 * build.lids), y) * (1 - 0.22 * (x / rx) ** 2)
     corner = np.clip(-x / rx - 0.55, 0, 1)  # the tear duct runs down towards the nose
-    return eye_middle(scene, side) + np.stack([side * (x - 0.1 * corner), y - 0.2 * x + 0.1 * corner], 1)
+    return eye_middle(scene, side) + np.stack([side * (x - 0.1 * corner), y - build.slant * x + 0.1 * corner], 1)
 
 
 def _tabby(canvas: Canvas, scene: Scene, project, clip: np.ndarray) -> None:
@@ -279,8 +279,9 @@ def _features(scene: Scene, size: int, head: Projection) -> np.ndarray:
         def ball(scale_x: float, scale_y: float, dx=0.0, dy=0.0, at=middle, r=radius, z=depth):
             return head(ellipse(at[0] + dx, at[1] + dy, r * scale_x, r * scale_y), z)
 
-        canvas.fill(opening, shade(coat.iris, 0.5))
-        canvas.fill(ball(0.98, 0.98), shade(coat.iris, 0.78), 1.0, opening)
+        canvas.fill(opening, shade(coat.iris, 0.38))
+        canvas.fill(ball(0.97, 0.97), shade(coat.iris, 0.6), 1.0, opening)
+        canvas.fill(ball(0.9, 0.9, 0, 0.01), shade(coat.iris, 0.82), 1.0, opening)
         canvas.fill(ball(0.82, 0.82, 0, 0.02), coat.iris, 1.0, opening)
         canvas.fill(ball(0.62, 0.55, 0, 0.06), mix(coat.iris, (1, 1, 0.8), 0.3), 0.55, opening)
         if pose.scale > 0.27:
@@ -311,8 +312,8 @@ def _features(scene: Scene, size: int, head: Projection) -> np.ndarray:
     line = shade(mix(coat.nose, (0.2, 0.12, 0.1), 0.75), 0.8)
     canvas.stroke(head(np.array([(0, 0.42), (0, 0.53)]), 1.0), line, 0.028 * unit, 0.8)
     for side in (-1, 1):
-        lips = smooth(np.array([(0, 0.53), (side * 0.1, 0.61), (side * 0.22, 0.63), (side * 0.33, 0.58)]), False)
-        canvas.fill(head(taper(lips, 0.04, 0.6, 0.1), 0.92), line, 0.75)
+        lips = smooth(np.array([(0, 0.53), (side * 0.1, 0.61), (side * 0.22, 0.635), (side * 0.34, 0.6)]), False)
+        canvas.fill(head(taper(lips, 0.034, 0.6, 0.1), 0.92), line, 0.6)
     rng = np.random.default_rng((scene.fur, 3))
     bright = sum(mix(coat.base, coat.light, 0.5)) / 3
     hair = (0.97, 0.96, 0.94) if bright < 0.8 or rng.random() < 0.7 else (0.45, 0.42, 0.4)
@@ -325,8 +326,8 @@ def _features(scene: Scene, size: int, head: Projection) -> np.ndarray:
                 [(x, y, 0.95), (x + side * reach * 0.5, y + fall * 0.3 - 0.05, 0.8), (x + side * reach, y + fall, 0.45)]
             )
             spine = smooth(points, False, 6)
-            whisker = taper(head(spine[:, :2], spine[:, 2]), 0.014 * unit, 1.2)
-            canvas.fill(whisker, hair, 0.75)
+            whisker = taper(head(spine[:, :2], spine[:, 2]), 0.0095 * unit, 1.3)
+            canvas.fill(whisker, hair, 0.7)
         for number in range(3):
             x, y = side * (0.32 + 0.08 * number), -0.4
             points = np.array([(x, y), (x + side * 0.08, y - 0.25), (x + side * 0.3, y - 0.5)])
@@ -343,12 +344,17 @@ def draw_cat(scene: Scene, size: int) -> tuple[np.ndarray, np.ndarray]:
     sheet = fur_sheet(scene.fur)
     step = FUR_PIXELS / (2 * FUR_EXTENT)
     to_sheet = np.array([[step, 0, FUR_PIXELS / 2], [0, step, FUR_PIXELS / 2], [0, 0, 1]])
-    full = np.vstack([head.face_map(HEAD_DEPTH), (0, 0, 1)]) @ np.linalg.inv(to_sheet)
+    # A close-up shows finer hairs between those that a portrait shows:
+    # shrink the sheet about the point that hair grows from, so that hairs never look thicker than a few pixels.
+    zoom = min(max(scene.pose.scale / 0.26, 1.0), 2.2)
+    finer = np.array([[1 / zoom, 0, 0], [0, 1 / zoom, 0.28 * (1 - 1 / zoom)], [0, 0, 1]])
+    full = np.vstack([head.face_map(HEAD_DEPTH), (0, 0, 1)]) @ finer @ np.linalg.inv(to_sheet)
     fur = cv2.warpAffine(sheet, full[:2], (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     fine, coarse, dx, dy = cv2.split(fur)
     # Every edge between two colours, and the outline, is dragged along the hair: that is what makes them furry.
     build, unit = scene.build, head.scale
-    drag = coarse * np.float32(0.035 * unit * (0.5 + 0.5 * build.fluff)) + fine * np.float32(0.0175 * unit)
+    pull = 0.035 * unit / zoom**0.6
+    drag = coarse * np.float32(pull * (0.5 + 0.5 * build.fluff)) + fine * np.float32(pull / 2)
     linear = head.rotation[:2, :2].astype(np.float32)
     across = _grid(size)[0] - (linear[0, 0] * dx + linear[0, 1] * dy) * drag
     down = _grid(size)[1] - (linear[1, 0] * dx + linear[1, 1] * dy) * drag
@@ -365,8 +371,13 @@ def draw_cat(scene: Scene, size: int) -> tuple[np.ndarray, np.ndarray]:
     shown = cv2.mean(light, np.ascontiguousarray(coat[..., 3]))[0]
     light *= (0.97 / max(shown, 0.2)) * (1 + hair * (0.033 + 0.045 * build.fluff) * (1.35 - 0.9 * bright))
     layer = coat * np.float32(1 / 255)
+    # No coat is of one colour: broad patches are a little lighter, darker, warmer or colder.
+    rng = np.random.default_rng((scene.fur, 5))
+    depth, warmth = (0.05 * clouds(rng, size // 4, 2.5 / scene.pose.scale, 2) for _ in range(2))
+    light *= 1 + cv2.resize(depth, (size, size))
+    warm = 1 + cv2.resize(warmth, (size, size)) * 0.5
     sheen *= layer[..., 3]
-    light = cv2.merge([light, light, light, np.ones_like(light)])
+    light = cv2.merge([light * warm, light, light * (2 - warm), np.ones_like(light)])
     layer *= light
     layer += cv2.merge([sheen, sheen, sheen, np.zeros_like(sheen)])
     return layer, _features(scene, size, head)

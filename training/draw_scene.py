@@ -68,6 +68,7 @@ class Build:
     eye: float
     eye_gap: float
     lids: float
+    slant: float
     pupil: float
     muzzle: float
     nose: float
@@ -180,10 +181,11 @@ def _build(rng: np.random.Generator) -> Build:
         ear_spread=rng.uniform(-0.12, 0.16),
         eye=rng.uniform(0.78, 1.15),
         eye_gap=rng.uniform(0.9, 1.1),
-        lids=rng.uniform(0.62, 1.0),
+        lids=rng.uniform(0.62, 1.05),
+        slant=rng.uniform(0.0, 0.22),
         pupil=float(rng.beta(1.2, 1.4)),
         muzzle=rng.uniform(0.85, 1.15),
-        nose=rng.uniform(0.85, 1.2),
+        nose=rng.uniform(0.72, 1.12),
         shoulders=rng.uniform(0.85, 1.25),
         stretch=rng.uniform(-0.06, 0.28),
         fluff=rng.uniform(0.2, 1.0),
@@ -240,7 +242,8 @@ def _coat(rng: np.random.Generator) -> Coat:
     dark_nose = kind in ("points", "solid", "tuxedo") and sum(dark) < 1.2 and rng.random() < 0.7
     nose = (0.2, 0.14, 0.14) if dark_nose else pink
     eyes = _EYES[5] if kind == "points" else _EYES[rng.integers(len(_EYES))]
-    iris = tuple(float(np.clip(c / 255 * rng.uniform(0.88, 1.1), 0, 1)) for c in eyes)
+    vivid = tuple(float(np.clip(c / 255 * rng.uniform(0.88, 1.1), 0, 1)) for c in eyes)
+    iris = mix(vivid, (sum(vivid) / 3,) * 3, rng.uniform(0.0, 0.4))
     return Coat(kind, base, dark, light, second, nose, iris, white, tuple(patches), rng.uniform(0.45, 1.0))
 
 
@@ -249,9 +252,7 @@ def _light(rng: np.random.Generator) -> Light:
     length = (x * x + y * y + z * z) ** 0.5
     warmth = rng.normal(0, 0.07)
     tint = (1 + warmth, 1 + rng.normal(0, 0.015), 1 - warmth)
-    return Light(
-        x / length, y / length, z / length, rng.uniform(0.25, 0.75), tint, float(np.exp(rng.normal(0.02, 0.13)))
-    )
+    return Light(x / length, y / length, z / length, rng.uniform(0.25, 0.75), tint, float(np.exp(rng.normal(0.0, 0.1))))
 
 
 def _background(rng: np.random.Generator) -> Background:
