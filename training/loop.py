@@ -27,12 +27,13 @@ from training.plot import loss_curve
 from training.pool import Pool, Workers
 from training.seeds import HELD_OUT
 from training.shards import shard_paths
-from training.state import Record, initial_weights, load_state, save_state
+from training.state import Record, initial_weights, load_state, load_weights, save_state
 
 STATE = "state.safetensors"
 CHECKPOINT = "checkpoint"
 _SAMPLES = 6
 _SAVE_EVERY_S = 90.0
+_SEEDS_PER_S = 20_000
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Plan:
     first_batch: int
     seed: int
     device: str
+    spent_minutes: float
     compiled: bool
     decay: float = 0.9995
     weight_decay: float = 0.05
@@ -109,7 +111,11 @@ def train(
     average = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     optimiser = optimiser_of(model, plan)
     record = Record(seed=plan.seed)
-    if resume is not None:
+    if resume is not None and resume.is_dir():
+        load_weights(resume, config, model, average)
+        record.seconds = 60 * plan.spent_minutes
+        record.next_seed = round(record.seconds) * _SEEDS_PER_S  # past those that the earlier runs can have drawn
+    elif resume is not None:
         record = load_state(resume, config, model, average, optimiser)
     if config.resolution % 32 or config.resolution > 1024:
         raise InputError(f"resolution {config.resolution} cannot be trained: expected a multiple of 32 up to 1024")

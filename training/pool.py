@@ -7,6 +7,7 @@ given step depends on how fast the workers are; for a repeatable run fill it fro
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 from multiprocessing import shared_memory
 from pathlib import Path
@@ -20,7 +21,7 @@ from runtime.errors import InputError, ToolchainError
 from training.draw_worker import CHUNK, draw_chunks
 from training.shards import read_shard
 
-_SLOTS_PER_WORKER = 3
+_SLOTS_PER_WORKER = 2
 
 
 class Workers:
@@ -29,6 +30,7 @@ class Workers:
     def __init__(self, count: int, size: int, first_seed: int):
         context = multiprocessing.get_context("spawn")
         self._shape = (count * _SLOTS_PER_WORKER, CHUNK, 2, size, size, 3)
+        _check_room(int(np.prod(self._shape)))
         self._memory = shared_memory.SharedMemory(create=True, size=int(np.prod(self._shape)))
         self._slots = np.ndarray(self._shape, dtype=np.uint8, buffer=self._memory.buf)
         self._free, self._full = context.Queue(), context.Queue()
@@ -77,6 +79,18 @@ class Workers:
         del self._slots
         self._memory.close()
         self._memory.unlink()
+
+
+def _check_room(size: int) -> None:
+    # Where shared memory is a small mount, writing past its end kills the process without a message.
+    mount = Path("/dev/shm")
+    if mount.is_dir():
+        status = os.statvfs(mount)
+        free = status.f_bavail * status.f_frsize
+        if free < size:
+            raise ToolchainError(
+                f"{mount} has {free >> 20} MiB free, expected {(size >> 20) + 1}: give fewer --workers"
+            )
 
 
 class Pool:

@@ -109,6 +109,18 @@ def load_state(
     return record
 
 
+def load_weights(folder: str | os.PathLike[str], config: Config, model: nn.Module, average: dict[str, Tensor]) -> None:
+    """Fill model and average from a checkpoint folder; InputError if it is not of `config`."""
+    from cat2dog.checkpoint import load
+
+    given = load(folder)
+    if given.config != config:
+        raise InputError(f"{folder} is of another network ({given.config}): expected {config}; give its own --model")
+    for name, weight in given.named_parameters():
+        model.get_parameter(name).data.copy_(weight)
+        average[name].copy_(weight)
+
+
 def _record_of(path: Path, text: str, config: Config) -> Record:
     try:
         header: dict[str, Any] = json.loads(text)

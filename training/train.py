@@ -1,7 +1,8 @@
 """Train a demo checkpoint: `python -m training.train --model tiny-128 --out runs/tiny --minutes 7`.
 
-Go on later with `--resume runs/tiny/state.safetensors`. Pairs are drawn by worker processes while the network trains,
-or come from `--shards` (python -m training.shards).
+Go on later with `--resume runs/tiny/state.safetensors`; where only the checkpoint was kept, with
+`--resume runs/tiny/checkpoint --spent-minutes 7`, which loses no more than the optimiser's moments. Pairs are drawn by
+worker processes while the network trains, or come from `--shards` (python -m training.shards).
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=7.0, help="how long this run trains, default 7")
     parser.add_argument("--total-minutes", type=float, help="how long all resumed runs train; default --minutes")
     parser.add_argument("--steps", type=int, help="end after this many steps in all, instead of after --minutes")
-    parser.add_argument("--resume", type=Path, help="a state.safetensors to go on from")
+    parser.add_argument("--resume", type=Path, help="a state.safetensors, or a checkpoint folder, to go on from")
+    parser.add_argument(
+        "--spent-minutes", type=float, default=0.0, help="trained already, of a checkpoint to go on from"
+    )
     parser.add_argument("--batch", type=int, default=256, help="pairs in one step, default 256")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate, default 0.0015")
     parser.add_argument("--shards", type=Path, help="folder of pairs drawn beforehand")
-    parser.add_argument("--workers", type=int, help="drawing processes; default one a core but one, or 0 with --shards")
+    parser.add_argument("--workers", type=int, help="drawing processes; default one a core but two; 0 with --shards")
     parser.add_argument("--capacity", type=int, default=200_000, help="most pairs kept, default 200000")
     parser.add_argument("--seed", type=int, default=0, help="of weights and choices, default 0")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
@@ -45,6 +49,8 @@ def _plan(options: argparse.Namespace):
     if min(options.minutes, options.rate, options.batch, options.capacity) <= 0 or (options.steps or 1) < 1:
         raise InputError("--minutes, --steps, --rate, --batch and --capacity must be above 0")
     total = options.total_minutes or options.minutes
+    if options.spent_minutes and not (options.resume and options.resume.is_dir()):
+        raise InputError("--spent-minutes is for --resume with a checkpoint folder: a state.safetensors knows it")
     if total < options.minutes:
         raise InputError(f"--total-minutes {total:g} is less than --minutes {options.minutes:g}: give at least that")
     device = options.device
@@ -54,7 +60,7 @@ def _plan(options: argparse.Namespace):
         raise InputError("--device cuda was asked for, but PyTorch sees no GPU here: give --device cpu")
     workers = options.workers
     if workers is None:
-        workers = 0 if options.shards else max(1, (os.cpu_count() or 2) - 1)
+        workers = 0 if options.shards else max(1, (os.cpu_count() or 2) - 2)
     return Plan(
         out=options.out,
         batch=options.batch,
@@ -68,6 +74,7 @@ def _plan(options: argparse.Namespace):
         first_batch=max(options.batch, min(2048, options.capacity)) if device == "cuda" else options.batch,
         seed=options.seed,
         device=device,
+        spent_minutes=options.spent_minutes,
         compiled=device == "cuda" and not options.no_compile,
     )
 

@@ -43,6 +43,7 @@ def _plan(out, shards, **changes):
         "first_batch": 8,
         "seed": 1,
         "device": "cpu",
+        "spent_minutes": 0.0,
         "compiled": False,
         "log_every": 1,
     }
@@ -76,6 +77,17 @@ def test_a_resumed_run_equals_an_unbroken_one(unbroken, shards, tmp_path):
     assert [entry[:2] for entry in record.history] == [entry[:2] for entry in whole_record.history]
     ours, theirs = load(tmp_path / CHECKPOINT).state_dict(), load(whole / CHECKPOINT).state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_run_goes_on_from_a_checkpoint_alone(unbroken, shards, tmp_path):
+    out, before = unbroken
+    plan = _plan(tmp_path, shards, steps=4, rate=1e-4, spent_minutes=0.5)
+    record = train(MICRO, plan, out / CHECKPOINT, lambda record, line: None)
+    assert record.step == 4 and record.seconds > 30 and record.next_seed > 0
+    assert record.history[0][1] < before.history[0][1] - 0.03
+    other = Config(resolution=32, patch=8, width=64, depth=2, heads=2)
+    with pytest.raises(InputError, match=r"checkpoint is of another network .* give its own --model$"):
+        train(other, plan, out / CHECKPOINT, lambda record, line: None)
 
 
 def test_a_run_leaves_a_checkpoint_a_curve_and_samples(unbroken):
@@ -181,6 +193,7 @@ def test_the_command_trains_with_workers_and_says_where(unbroken, tmp_path, caps
     [
         (["--batch", "0"], "--minutes, --steps, --rate, --batch and --capacity must be above 0"),
         (["--minutes", "5", "--total-minutes", "3"], "--total-minutes 3 is less than --minutes 5: give at least that"),
+        (["--spent-minutes", "5"], "--spent-minutes is for --resume with a checkpoint folder"),
         (["--model", "tiny-129"], "no checkpoint is named 'tiny-129'; did you mean 'tiny-128'?"),
     ],
 )
