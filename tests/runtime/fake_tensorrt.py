@@ -6,6 +6,7 @@ as on a fake one.
 
 from __future__ import annotations
 
+import time
 from enum import Enum
 from types import SimpleNamespace
 
@@ -92,6 +93,10 @@ class Context:
             self.log.log(Severity.ERROR, "it is\nbroken")
             return False
         assert self.memory
+        self.engine.at_once += 1
+        self.engine.most_at_once = max(self.engine.most_at_once, self.engine.at_once)
+        time.sleep(self.engine.seconds)
+        self.engine.at_once -= 1
         api = cuda.bindings()
         for source, target in zip(self.engine.inputs, self.engine.outputs, strict=True):
             size = source.bytes(self.shapes[source.name])
@@ -109,6 +114,8 @@ class Engine:
         self.outputs = [tensor for tensor in tensors if tensor.mode is Mode.OUTPUT]
         self.num_io_tensors = len(tensors)
         self.runs = self.contexts = 0
+        self.seconds = 0.0
+        self.at_once = self.most_at_once = 0
         self.fail = self.inconsistent = False
         self.capturable = True
         self.log = None

@@ -174,12 +174,14 @@ def test_results_belong_to_the_caller(load):
     np.testing.assert_array_equal(first, images(2, 1))
 
 
-def test_threads_take_turns(load):
-    runner, _ = load(image_network())
+@pytest.mark.parametrize("cuda_graph", [True, False])
+def test_threads_take_turns(load, cuda_graph):
+    runner, engine = load(image_network(), cuda_graph=cuda_graph)
+    engine.seconds = 0.001  # long enough for the other threads to come by
     wrong = []
 
     def work(seed):
-        for turn in range(20):
+        for turn in range(10):
             given = images(1 + (seed + turn) % 4, seed)
             if not np.array_equal(runner.infer({"image": given})["dog"], given):
                 wrong.append((seed, turn))
@@ -190,6 +192,7 @@ def test_threads_take_turns(load):
     for thread in threads:
         thread.join()
     assert not wrong
+    assert engine.most_at_once == 1
 
 
 def test_a_bad_feed(load):
