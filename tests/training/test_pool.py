@@ -54,3 +54,12 @@ def test_a_batch_is_repeatable_and_pairs_stay_together():
 def test_an_empty_pool_says_what_to_do():
     with pytest.raises(InputError, match=r"^there is nothing to train on: give --shards, or --workers of at least 1$"):
         Pool(4, 32, CPU).draw(2, torch.Generator())
+
+
+def test_too_little_shared_memory_is_said_before_it_kills(monkeypatch):
+    import os
+    from types import SimpleNamespace
+
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=10, f_frsize=4096))
+    with pytest.raises(ToolchainError, match=r"^/dev/shm has 0 MiB free, expected \d+: give fewer --workers$"):
+        Workers(2, 64, first_seed=0)
