@@ -78,6 +78,11 @@ def optimiser_of(model: nn.Module, plan: Plan) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.98), fused=plan.device == "cuda")
 
 
+def keep_stream_wide(model: Cat2Dog) -> None:
+    """Keep the residual stream FP32 under autocast, which would round off small branches at every addition."""
+    model.embed.register_forward_hook(lambda module, given, tokens: tokens.float())
+
+
 def _update_average(average: dict[str, Tensor], model: nn.Module, step: int, decay: float) -> None:
     # A young average forgets faster, or it would hold on to the random start.
     part = 1 - min(decay, (1 + step) / (10 + step))
@@ -107,6 +112,7 @@ def train(
     device = torch.device(plan.device)
     model = Cat2Dog(config)
     initial_weights(model, plan.seed)
+    keep_stream_wide(model)
     model.to(device)
     average = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     optimiser = optimiser_of(model, plan)

@@ -12,7 +12,7 @@ from cat2dog.model import Cat2Dog
 from runtime.errors import InputError, ToolchainError
 from training.augment import augment
 from training.configs import SMALL_256, config_of
-from training.loop import CHECKPOINT, STATE, Plan, learning_rate, optimiser_of, train
+from training.loop import CHECKPOINT, STATE, Plan, keep_stream_wide, learning_rate, optimiser_of, train
 from training.loss import picture_loss
 from training.plot import loss_curve
 from training.shards import write_shard
@@ -146,6 +146,18 @@ def test_norms_and_biases_are_not_decayed(tmp_path):
     assert all(w.ndim == 2 for w in decayed["params"]) and all(w.ndim == 1 for w in others["params"])
     assert others["weight_decay"] == 0 < decayed["weight_decay"]
     assert len(decayed["params"]) + len(others["params"]) == len(list(model.parameters()))
+
+
+def test_the_residual_stream_stays_fp32_under_autocast():
+    model = Cat2Dog(MICRO)
+    keep_stream_wide(model)
+    streams = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda module, given, stream: streams.append(stream.dtype))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        drawn = model(torch.zeros(1, 3, 32, 32))
+    assert streams == [torch.float32] * MICRO.depth
+    assert drawn.dtype == torch.bfloat16
 
 
 def test_augmenting_keeps_a_pair_together():
