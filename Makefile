@@ -1,0 +1,72 @@
+# Two commands to begin with: `make run` (a picture and its PSNR) and `make test`.
+#
+#   PYTHON       the Python (3.10 or newer) to make the environment with       make run PYTHON=python3.12
+#   TORCH_INDEX  where to take torch from, for another build of it             make run TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#   MODELS, PRECISIONS, BATCH, ATTENTION, FLAVOR                               make engines MODELS="models/500m-256" PRECISIONS="fp16 bf16"
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+MODEL ?= models/tiny-128
+IMAGE ?= images/img1.jpg
+OUTPUT ?= out.png
+MODELS ?= $(patsubst %/config.json,%,$(wildcard models/*/config.json))
+PRECISIONS ?= fp16
+BATCH ?= 1
+ATTENTION ?= auto
+FLAVOR ?= auto
+JOBS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help run engines test test-all test-gpu lint clean
+
+help: ## what can be made
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: $(PYTHON) is older than 3.10: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	@echo "environment: installing into $(VENV) (a minute where a CPU build of torch is at hand) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 --index-url $(TORCH_INDEX))
+	@$(PIP) --editable '.[torch,rtx,gpu]'
+	@touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready
+	@echo "environment: installing what the tests need ..."
+	@$(PIP) --editable '.[torch,rtx,gpu,train,test]'
+	@touch $@
+
+run: $(VENV)/.ready ## a dog out of $(IMAGE), its PSNR, and an engine where a TensorRT is at hand
+	@test -f $(MODEL)/config.json || $(BIN)/cat2dog init --model $(MODEL)
+	@$(BIN)/cat2dog export --model $(MODEL) --precision $(firstword $(PRECISIONS))
+	@if $(BIN)/python -m runtime.flavors | grep -q builds; then \
+		$(BIN)/cat2dog build --model $(MODEL) --precision $(firstword $(PRECISIONS)); \
+	else echo "no TensorRT here can build: no engine (cat2dog doctor says why)"; fi
+	@$(BIN)/cat2dog run --model $(MODEL) --precision $(firstword $(PRECISIONS)) --input-image $(IMAGE) --output $(OUTPUT)
+	@echo "the dog: $(OUTPUT)"
+
+engines: $(VENV)/.ready ## engines of MODELS in PRECISIONS, built once per GPU
+	@BATCH="$(BATCH)" ATTENTION="$(ATTENTION)" FLAVOR="$(FLAVOR)" PRECISIONS="$(PRECISIONS)" \
+		CAT2DOG="$(BIN)/cat2dog" scripts/build_engines.sh $(MODELS)
+
+test: $(VENV)/.ready-test ## what CI runs: no GPU, real TensorRT-RTX builds, ONNX Runtime
+	@$(MAKE) --no-print-directory lint
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadgroup
+
+test-all: $(VENV)/.ready-test ## the long ones too
+	@$(BIN)/python -m pytest -m "not gpu"
+
+test-gpu: $(VENV)/.ready-test ## what needs a GPU
+	@$(BIN)/python -m pytest -m gpu
+
+lint: $(VENV)/.ready-test ## ruff, mypy and the house's import rules
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
+
+clean: ## remove what was built, not the environment
+	rm -rf build out out.png

@@ -1,0 +1,128 @@
+"""Composes the rooms: checkpoint or recipe to ONNX to engine, each step skipped where its result is up to date."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.console import Update
+from runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from engines.build import BuildRequest, Built
+    from engines.validation import Validation
+    from export.onnx_file import OnnxFile
+    from export.recipe import Recipe
+
+# Judging an engine costs a forward pass a sample, in FP32 on a CPU where there is no GPU: at least one sample is
+# judged, and as many more as fit in this many floating-point operations.
+GATE_FLOPS = 4e12
+
+
+def recipe_of(args: argparse.Namespace, update: Update) -> Recipe:
+    """The recipe that `--model` or `--recipe` names. Raises InputError where there is none."""
+    if getattr(args, "recipe", None):
+        from export.recipe import load_recipe
+
+        return load_recipe(args.recipe)
+    from cat2dog.recipe import Cat2DogRecipe
+
+    return Cat2DogRecipe(
+        args.model, args.build_dir / "reference", lambda done, total: update("FP32 reference in PyTorch", done / total)
+    )
+
+
+def onnx_path(args: argparse.Namespace, recipe: Recipe, precision: str) -> Path:
+    """`build/onnx/{checkpoint}_{precision}.onnx`."""
+    return Path(args.build_dir) / "onnx" / f"{recipe.name}_{precision}.onnx"
+
+
+def exported(args: argparse.Namespace, recipe: Recipe, precision: str, update: Update) -> OnnxFile:
+    """The up-to-date neutral ONNX file of a recipe."""
+    from export.export import export
+
+    return export(recipe, onnx_path(args, recipe, precision), precision, opset=args.opset, progress=update)
+
+
+def validation_of(recipe: Recipe, update: Update) -> Validation:
+    """Validation inputs and the reference's answers, as many samples as the budget allows."""
+    from engines.validation import Validation
+
+    update("FP32 reference in PyTorch", None)
+    limit = max(1, int(GATE_FLOPS // max(recipe.flops(), 1)))
+    feed = recipe.validation(limit)
+    metric, threshold = recipe.judge
+    return Validation(
+        feed, recipe.reference(feed), metric, threshold, f"PyTorch FP32 eager, {len(next(iter(feed.values())))} samples"
+    )
+
+
+def build_request(args: argparse.Namespace, recipe: Recipe, update: Update) -> BuildRequest:
+    """What `cat2dog build` was asked for, with the ONNX file and the reference made where they are missing."""
+    from engines.batch import BatchProfile
+    from engines.build import BuildRequest, choose_flavor, choose_form
+
+    # What cannot be built is said before minutes are spent on exporting.
+    batch = BatchProfile.parse(args.batch)
+    choose_form(args.attention, choose_flavor(args.flavor))
+    onnx = exported(args, recipe, args.precision, update)
+    return BuildRequest(
+        onnx=onnx.path,
+        checkpoint=recipe.name,
+        precision=args.precision,
+        validation=validation_of(recipe, update),
+        batch=batch,
+        attention=args.attention,
+        flavor=args.flavor,
+        targets=targets_of(args.targets),
+        workspace_mib=args.workspace,
+        optimization_level=args.optimization_level,
+        root=Path(args.build_dir) / "engines",
+        command=rebuild_command(args),
+        verbose=args.verbose,
+        force=getattr(args, "force", False),
+    )
+
+
+def built(args: argparse.Namespace, recipe: Recipe, update: Update) -> Built:
+    """The engine that the arguments of `cat2dog build` describe."""
+    from engines.build import build
+
+    return build(build_request(args, recipe, update), update)
+
+
+def targets_of(text: str | None) -> tuple[str, ...]:
+    """`8.6,8.9` or `86,89` as compute capabilities. Raises InputError for anything else."""
+    if not text:
+        return ()
+    targets = []
+    for part in text.split(","):
+        digits = part.strip().lower().removeprefix("sm").replace(".", "")
+        if not digits.isdigit() or not 2 <= len(digits) <= 3:
+            raise InputError(f"target '{part}' is no compute capability; give for example --targets 8.6,8.9")
+        targets.append(f"{digits[:-1]}.{digits[-1]}")
+    return tuple(sorted(set(targets), key=lambda target: [int(number) for number in target.split(".")]))
+
+
+def rebuild_command(args: argparse.Namespace) -> str:
+    """What to type to build the engine of `args` again."""
+    words = ["cat2dog", "build"]
+    words += ["--recipe", args.recipe] if getattr(args, "recipe", None) else ["--model", str(args.model)]
+    words += [
+        "--precision",
+        args.precision,
+        "--attention",
+        args.attention,
+        "--flavor",
+        args.flavor,
+        "--batch",
+        args.batch,
+    ]
+    for name in ("targets", "workspace", "optimization_level"):
+        if getattr(args, name) is not None:
+            words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    if args.opset != 17:
+        words += ["--opset", str(args.opset)]
+    return shlex.join(words)

@@ -1,0 +1,58 @@
+"""`cat2dog export`: checkpoint or recipe to ONNX."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cli import compose, console, options
+
+HELP = "write a checkpoint, or a recipe of your own, as one neutral ONNX file"
+EXAMPLE = "cat2dog export --model models/500m-256 --precision fp16"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The subcommand's options."""
+    options.model_or_recipe(parser)
+    options.precision(parser)
+    options.opset(parser)
+    parser.add_argument("--batch", type=int, metavar="N", help="fix the batch to N (default: dynamic)")
+    parser.add_argument("--output", type=Path, metavar="FILE.onnx", help="default: build/onnx/{name}_{precision}.onnx")
+    options.build_folder(parser)
+    options.json_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export, unless an up-to-date file is there."""
+    from export.export import export
+    from export.onnx_file import data_path
+    from runtime.errors import InputError
+
+    if args.batch is not None and not 1 <= args.batch <= 1 << 16:
+        raise InputError(f"batch {args.batch} is not between 1 and {1 << 16}")
+    clock = console.Stopwatch()
+    with console.progress("export") as update:
+        recipe = compose.recipe_of(args, update)
+        stem = f"{recipe.name}_{args.precision}" + ("" if args.batch is None else f"_b{args.batch}")
+        path = args.output or args.build_dir / "onnx" / f"{stem}.onnx"
+        done = export(recipe, path, args.precision, opset=args.opset, batch=args.batch, progress=update)
+    weights = done.files[data_path(path).name]["size"]
+    facts = {
+        "onnx": done.path,
+        "precision": args.precision,
+        "opset": args.opset,
+        "weights_bytes": weights,
+        "attention_nodes": done.attention_nodes,
+        "nodes": done.nodes,
+        "export_seconds": done.seconds,
+        "peak_memory_bytes": done.peak_memory_bytes,
+        "seconds": round(clock.ms / 1000, 2),
+    }
+    if args.json:
+        console.print_json(facts)
+    else:
+        print(
+            f"{done.path}: {weights / 1e6:.1f} MB of weights, {done.attention_nodes} attention nodes, "
+            f"{facts['seconds']} s"
+        )
+    return 0

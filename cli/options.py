@@ -1,0 +1,54 @@
+"""Options that several subcommands share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+BUILD_VARIABLE = "CAT2DOG_BUILD"
+
+
+def model(parser: argparse.ArgumentParser, help: str = "checkpoint folder, for example models/500m-256") -> None:
+    """`--model`."""
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help=help)
+
+
+def model_or_recipe(parser: argparse.ArgumentParser) -> None:
+    """`--model` or `--recipe`, one of them."""
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--model", type=Path, metavar="FOLDER", help="checkpoint folder, for example models/500m-256")
+    group.add_argument(
+        "--recipe", metavar="PACKAGE.MODULE:FACTORY", help="a recipe of your own, instead of a checkpoint"
+    )
+
+
+def precision(parser: argparse.ArgumentParser) -> None:
+    """`--precision`."""
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp16", help="of weights and activations (default: fp16)"
+    )
+
+
+def build_folder(parser: argparse.ArgumentParser) -> None:
+    """`--build-dir`: where ONNX files, references and engines are kept."""
+    parser.add_argument(
+        "--build-dir",
+        type=Path,
+        metavar="FOLDER",
+        default=Path(os.environ.get(BUILD_VARIABLE, "build")),
+        help=f"where ONNX files, references and engines are kept (default: ${BUILD_VARIABLE} or build)",
+    )
+
+
+def json_output(parser: argparse.ArgumentParser) -> None:
+    """`--json`."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON instead of a table")
+
+
+def opset(parser: argparse.ArgumentParser) -> None:
+    """`--opset`."""
+    parser.add_argument(
+        "--opset", type=int, default=17, help="ONNX opset, 17 to 23 (default: 17, which TensorRT 8.6 reads)"
+    )

@@ -1,0 +1,112 @@
+"""Chooses what runs the pictures: a TensorRT engine where one runs here, else ONNX Runtime; PyTorch when asked."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cli import compose
+from cli.console import Update
+from runtime.errors import InputError
+from runtime.runner import ImageRunner, TensorSpec
+
+if TYPE_CHECKING:
+    from export.recipe import Recipe
+
+RUNNERS = ("auto", "tensorrt", "onnxruntime", "pytorch")
+
+
+def open_runner(args: argparse.Namespace, recipe: Recipe | None, update: Update) -> tuple[ImageRunner, str]:
+    """An image runner and what it is, in words. `args.engine` wins over `args.runner`.
+
+    Raises InputError where what was asked for cannot run here.
+    """
+    if args.engine:
+        return _engine(Path(args.engine), recipe, update)
+    if recipe is None:
+        raise InputError("give --model FOLDER or --engine FILE.engine")
+    runner = args.runner
+    if runner == "auto":
+        runner = "tensorrt" if _tensorrt_runs(args.flavor) else "onnxruntime"
+    if runner == "pytorch":
+        return ImageRunner(ReferenceRunner(recipe)), "PyTorch FP32"
+    if runner == "tensorrt":
+        return _engine(compose.built(args, recipe, update).path, recipe, update)
+    from runtime.onnxruntime_runner import OnnxRuntimeRunner
+
+    onnx = compose.exported(args, recipe, args.precision, update)
+    update("loading", None)
+    return ImageRunner.from_runner(OnnxRuntimeRunner(onnx.path)), f"ONNX Runtime CPU {args.precision}"
+
+
+def _tensorrt_runs(flavor: str) -> bool:
+    from runtime.flavors import find_flavors
+    from runtime.gpu import find_gpus
+
+    return bool(find_gpus()) and any(each.can_run for each in find_flavors() if flavor in ("auto", each.name))
+
+
+def _engine(path: Path, recipe: Recipe | None, update: Update) -> tuple[ImageRunner, str]:
+    """The engine, once its gate has been run; a gate still pending is settled by this first load."""
+    from runtime.engine_file import engine_manifest
+    from runtime.tensorrt_runner import TensorRTRunner
+
+    update("loading the engine", None)
+    manifest = engine_manifest(path)
+    if manifest.gate.state == "pending":
+        settle_gate(path, recipe, update)
+    runner = ImageRunner.from_runner(TensorRTRunner(path))
+    key = manifest.key
+    return runner, f"{key.flavor} {key.flavor_version} {key.precision}, {key.attention} attention"
+
+
+def settle_gate(path: Path, recipe: Recipe | None, update: Update) -> None:
+    """Run the gate of an engine that was built where it could not run.
+
+    Raises AccuracyError if it fails, EngineMismatch if the engine does not belong here, InputError where there is no
+    checkpoint to judge it by or nothing to run it on.
+    """
+    from engines.build import refuse_failed, run_gate
+    from runtime.engine_file import check_engine, engine_manifest
+    from runtime.flavors import find_flavor
+    from runtime.gpu import find_gpus, no_gpu_reason
+
+    flavor = find_flavor(engine_manifest(path).key.flavor)
+    gpus = find_gpus()
+    if flavor.version is not None:
+        check_engine(path, flavor, gpus[0] if gpus else None)
+    if not gpus or not flavor.can_run:
+        raise InputError(
+            f"{path} cannot run here: {flavor.reason or no_gpu_reason()}; --runner onnxruntime runs its ONNX"
+        )
+    if recipe is None:
+        raise InputError(
+            f"{path} has not passed its accuracy gate yet: give --model too, to judge it by its checkpoint"
+        )
+    refuse_failed(path, run_gate(path, compose.validation_of(recipe, update), flavor, update))
+
+
+class ReferenceRunner:
+    """The FP32 reference as a runner."""
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        self.inputs: tuple[TensorSpec, ...] = tuple(recipe.inputs)
+        self.outputs: tuple[TensorSpec, ...] = tuple(recipe.outputs)
+
+    def infer(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What FP32 PyTorch answers."""
+        return self.recipe.reference(feed)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> ReferenceRunner:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
