@@ -66,7 +66,9 @@ def native_obstacle(node: ir.Node) -> str:
     IAttention's documented limits: head sizes 16 to 256, and multiples of 8 in half precision; keys and values alike.
     """
     query, key, value = node.inputs[:3]
-    sizes = [tensor.shape[3] if tensor is not None and tensor.shape is not None else None for tensor in (query, key, value)]
+    sizes = [
+        tensor.shape[3] if tensor is not None and tensor.shape is not None else None for tensor in (query, key, value)
+    ]
     if not all(isinstance(size, int) for size in sizes):
         return "the head size is not known when the engine is built"
     if len(set(sizes)) != 1:
@@ -85,18 +87,17 @@ def write_native(node: ir.Node, model: ir.Model) -> None:
     IAttention has no scale, and the operator's own default is 1/sqrt(D): the importer would have to undo it. Scaling
     both by sqrt(scale), as the operator's definition does, costs a second pass; so Q takes all of it.
     """
-    query, key, value = node.inputs[:3]
+    query, key, value, *mask = _inputs(node)
     scaled = _scale_queries(node, model)
     attributes = {"scale": 1.0, "is_causal": int(node.op_type == "CausalAttention")}
-    inputs = [scaled, key, value, *([node.inputs[3]] if node.op_type == "MaskedAttention" else [])]
-    _replace(node, _node("Attention", inputs, attributes, node.name or "Attention", query.dtype))
+    _replace(node, _node("Attention", [scaled, key, value, *mask], attributes, node.name or "Attention", _type(query)))
 
 
 def write_decomposed(node: ir.Node, model: ir.Model) -> None:
     """MatMul, Softmax in FP32, MatMul: the arithmetic of the neutral node's function body, with types written out."""
-    query, key, value = node.inputs[:3]
-    dtype, name = query.dtype, node.name or "Attention"
-    nodes = []
+    query, key, value, *mask = _inputs(node)
+    dtype, name = _type(query), node.name or "Attention"
+    nodes: list[ir.Node] = []
 
     def add(op_type: str, inputs: list, attributes: dict | None = None, to: ir.DataType = dtype) -> ir.Value:
         new = _node(op_type, inputs, attributes or {}, f"{name}.{op_type}_{len(nodes)}", to)
@@ -107,7 +108,7 @@ def write_decomposed(node: ir.Node, model: ir.Model) -> None:
     logits = add("MatMul", [scaled, add("Transpose", [key], {"perm": [0, 1, 3, 2]})])
     wide = _cast(add, logits, ir.DataType.FLOAT)
     if node.op_type == "MaskedAttention":
-        wide = add("Add", [wide, _cast(add, node.inputs[3], ir.DataType.FLOAT)], to=ir.DataType.FLOAT)
+        wide = add("Add", [wide, _cast(add, mask[0], ir.DataType.FLOAT)], to=ir.DataType.FLOAT)
     elif node.op_type == "CausalAttention":
         wide = add("Add", [wide, _causal_mask(node, model)], to=ir.DataType.FLOAT)
     weights = add("Softmax", [wide], {"axis": -1}, to=ir.DataType.FLOAT)
@@ -119,24 +120,45 @@ def _cast(add: Callable[..., ir.Value], value: ir.Value, dtype: ir.DataType) -> 
     return value if value.dtype == dtype else add("Cast", [value], {"to": int(dtype)}, to=dtype)
 
 
+def _inputs(node: ir.Node) -> list[ir.Value]:
+    """Q, K, V and, of a masked node, the mask. Raises InputError where one is missing."""
+    count = 4 if node.op_type == "MaskedAttention" else 3
+    given = [value for value in node.inputs if value is not None]
+    if len(given) != count or len(node.inputs) != count:
+        raise InputError(
+            f"{node.name}: {node.op_type} has {len(given)} inputs, expected {count}: export the model again"
+        )
+    return given
+
+
+def _type(value: ir.Value) -> ir.DataType:
+    if value.dtype not in _NUMPY:
+        raise InputError(f"attention over '{value.name}' of type {value.dtype}; expected FP32, FP16 or BF16")
+    return ir.DataType(value.dtype)
+
+
 def _scale_queries(node: ir.Node, model: ir.Model) -> ir.Value:
-    query = node.inputs[0]
-    scale = node.attributes["scale"].as_float()
+    query = _inputs(node)[0]
+    dtype, scale = _type(query), node.attributes["scale"].as_float()
     if not math.isfinite(scale):
         raise InputError(f"{node.name}: attention scale {scale} is not a number: export the model again")
-    constant = _initializer(model, f"{node.name}.scale", np.array(scale, np.float32).astype(_NUMPY[query.dtype]), query.dtype)
-    product = _node("Mul", [query, constant], {}, f"{node.name}.scale_queries", query.dtype)
+    # One constant a value and type: heads of one size share it.
+    rounded = np.array(scale, np.float32).astype(_NUMPY[dtype])
+    constant = _initializer(model, f"cat2dog.scale_{float(rounded)!r}_{dtype.name.lower()}", rounded, dtype)
+    product = _node("Mul", [query, constant], {}, f"{node.name}.scale_queries", dtype)
     product.outputs[0].shape = query.shape
     _graph(node).insert_before(node, product)
     return product.outputs[0]
 
 
 def _causal_mask(node: ir.Node, model: ir.Model) -> ir.Value:
-    rows, columns = node.inputs[0].shape[2], node.inputs[1].shape[2]
+    rows, columns = (value.shape[2] if value.shape is not None else None for value in _inputs(node)[:2])
     if not isinstance(rows, int) or not isinstance(columns, int):
         raise InputError(f"{node.name}: causal attention over a length that is not known when the engine is built")
     if rows * columns > 1 << 26:
-        raise InputError(f"{node.name}: a causal mask of {rows} by {columns} would be stored in the engine; at most 8192 by 8192")
+        raise InputError(
+            f"{node.name}: a causal mask of {rows} by {columns} would be stored in the engine; at most 8192 by 8192"
+        )
     mask = np.where(np.tril(np.ones((rows, columns), bool)), 0, np.finfo(np.float32).min).astype(np.float32)
     return _initializer(model, f"cat2dog.causal_{rows}x{columns}", mask, ir.DataType.FLOAT)
 
@@ -153,7 +175,7 @@ def _initializer(model: ir.Model, name: str, array: np.ndarray, dtype: ir.DataTy
     if existing is not None:
         return existing
     tensor = ir.Tensor(array, dtype=dtype, name=name)
-    value = ir.Value(name=name, type=ir.TensorType(dtype), shape=tensor.shape, const_value=tensor)
+    value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape), const_value=tensor)
     model.graph.register_initializer(value)
     return value
 

@@ -20,7 +20,9 @@ class BatchProfile:
 
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.tuned <= self.most <= _MOST:
-            raise InputError(f"batch {self.least}-{self.tuned}-{self.most} does not rise from at least 1 to at most {_MOST}")
+            raise InputError(
+                f"batch {self.least}-{self.tuned}-{self.most} does not rise from at least 1 to at most {_MOST}"
+            )
 
     @classmethod
     def parse(cls, text: str) -> BatchProfile:

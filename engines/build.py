@@ -109,7 +109,9 @@ def choose_flavor(name: str) -> Flavor:
     for flavor in flavors:
         if flavor.can_build:
             return flavor
-    raise InputError("no TensorRT here can build: " + "; ".join(f"{flavor.name}: {flavor.reason}" for flavor in flavors))
+    raise InputError(
+        "no TensorRT here can build: " + "; ".join(f"{flavor.name}: {flavor.reason}" for flavor in flavors)
+    )
 
 
 def engine_key(request: BuildRequest, flavor: Flavor) -> EngineKey:
@@ -262,9 +264,13 @@ def _manifest(
 
 
 def run_gate(
-    path: Path, validation: Validation, flavor: Flavor, progress: Progress = lambda phase, fraction: None, verbose: bool = False
+    path: Path,
+    validation: Validation,
+    flavor: Flavor,
+    progress: Progress = lambda phase, fraction: None,
+    verbose: bool = False,
 ) -> Manifest:
-    """Run a filed engine over the validation inputs, under its flavor's Python, and write the verdict in its manifest."""
+    """Run a filed engine over the validation inputs, under its flavor's Python; write the verdict in its manifest."""
     progress("running the accuracy gate", None)
     with tempfile.TemporaryDirectory(prefix="cat2dog-gate-") as folder:
         file = Path(folder) / "validation.npz"
@@ -272,7 +278,9 @@ def run_gate(
         request = {"engine": str(path.resolve()), "validation": str(file), "flavor": flavor.name}
         answer = run_child(flavor.python, "engines.gate_child", request, progress, verbose)
     manifest = read_manifest(path)
-    gate = replace(manifest.gate, state=answer["state"], scores=tuple(float(score) for score in answer["scores"]), note="")
+    gate = replace(
+        manifest.gate, state=answer["state"], scores=tuple(float(score) for score in answer["scores"]), note=""
+    )
     manifest = replace(manifest, gate=gate)
     write_manifest(path, manifest)
     return manifest

@@ -36,7 +36,11 @@ def main() -> None:
     except ToolchainError as error:
         answer = {"event": "failed", "text": str(error), "exit_code": error.exit_code}
     except OSError as error:
-        answer = {"event": "failed", "text": f"cannot write {request['plan']}: {error.strerror or error}", "exit_code": 1}
+        answer = {
+            "event": "failed",
+            "text": f"cannot write {request['plan']}: {error.strerror or error}",
+            "exit_code": 1,
+        }
     except MemoryError:
         answer = {"event": "failed", "text": "not enough memory to build the engine", "exit_code": 1}
     _send(channel, **answer)
@@ -101,7 +105,14 @@ def _tensors(trt: Any, network: Any) -> list[dict[str, Any]]:
 
 
 def _dtype(trt: Any, dtype: Any) -> str:
-    names = {"HALF": "float16", "FLOAT": "float32", "BF16": "bfloat16", "UINT8": "uint8", "INT8": "int8", "BOOL": "bool"}
+    names = {
+        "HALF": "float16",
+        "FLOAT": "float32",
+        "BF16": "bfloat16",
+        "UINT8": "uint8",
+        "INT8": "int8",
+        "BOOL": "bool",
+    }
     name = str(dtype).rsplit(".", 1)[-1]
     return names.get(name, name.lower())
 
@@ -113,7 +124,7 @@ def _parser_errors(parser: Any, log: Any) -> str:
 
 
 def _log(trt: Any, verbose: bool) -> Any:
-    class Log(trt.ILogger):  # type: ignore[name-defined, misc]
+    class Log(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
@@ -139,7 +150,7 @@ def _monitor(trt: Any, progress: Any) -> Any:
     if not hasattr(trt, "IProgressMonitor"):
         return None
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined, misc]
+    class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.steps: dict[str, int] = {}

@@ -98,7 +98,9 @@ def _targets(trt: Any, config: Any, targets: list[str]) -> None:
         capability = getattr(trt.ComputeCapability, name, None)
         if capability is None:
             known = ", ".join(n[2:-1] + "." + n[-1] for n in dir(trt.ComputeCapability) if n.startswith("SM"))
-            raise InputError(f"TensorRT {trt.__version__} does not build for compute capability {target}; it knows {known}")
+            raise InputError(
+                f"TensorRT {trt.__version__} does not build for compute capability {target}; it knows {known}"
+            )
         config.set_compute_capability(capability, index)
 
 

@@ -1,4 +1,4 @@
-"""The process that runs the accuracy gate on an engine, under the flavor's own Python: `python -m engines.gate_child`."""
+"""The process that runs the gate on an engine, under the flavor's own Python: `python -m engines.gate_child`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Neutral ONNX to the ONNX that one flavor's parser reads: attention in one form, the batch as the profile says.
 
-The lowered graph lies beside the neutral one and shares its external data, so it can also be given to trtexec, Polygraphy
-and ONNX Runtime as it is.
+The lowered graph lies beside the neutral one and shares its external data, so it can also be given to trtexec,
+Polygraphy and ONNX Runtime as it is.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def fix_batch(model: ir.Model, batch: BatchProfile, path: Path) -> None:
         first = value.shape[0]
         if isinstance(first, int):
             if not (batch.fixed and first == batch.most):
-                raise InputError(f"{path} has a fixed batch of {first}; batch {batch} needs an export with a dynamic one")
+                raise InputError(
+                    f"{path} has a fixed batch of {first}; batch {batch} needs an export with a dynamic one"
+                )
         else:
             symbols.add(first.value)
     if not batch.fixed:

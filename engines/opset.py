@@ -17,7 +17,9 @@ def raise_opset(model: ir.Model, opset: int) -> None:
     if have >= opset:
         return
     if have < 17:
-        raise ToolchainError(f"a graph of opset {have} cannot be brought to {opset}; export it with --opset 17 or newer")
+        raise ToolchainError(
+            f"a graph of opset {have} cannot be brought to {opset}; export it with --opset 17 or newer"
+        )
     if have == 17:
         _to_18(model)
     # The library's converter starts at 18.
@@ -25,7 +27,9 @@ def raise_opset(model: ir.Model, opset: int) -> None:
 
     version_converter.convert_version(model, opset, fallback=False)
     if model.opset_imports.get("") != opset:
-        raise ToolchainError(f"the graph cannot be brought from opset {have} to {opset}: export it with --opset {opset}")
+        raise ToolchainError(
+            f"the graph cannot be brought from opset {have} to {opset}: export it with --opset {opset}"
+        )
     model.ir_version = max(model.ir_version, 10)
 
 
@@ -40,7 +44,9 @@ def _to_18(model: ir.Model) -> None:
             initializer = model.graph.initializers.get(name)
             if initializer is None:
                 tensor = ir.tensor(axes, name=name)
-                initializer = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+                initializer = ir.Value(
+                    name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(axes.shape), const_value=tensor
+                )
                 model.graph.register_initializer(initializer)
             node.resize_inputs(2)
             node.replace_input_with(1, initializer)

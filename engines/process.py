@@ -23,7 +23,9 @@ _BY_CODE = {error.exit_code: error for error in (ToolchainError, InputError, Acc
 Progress = Callable[[str, float | None], None]
 
 
-def run_child(python: str, module: str, request: Mapping[str, Any], progress: Progress, verbose: bool = False) -> dict[str, Any]:
+def run_child(
+    python: str, module: str, request: Mapping[str, Any], progress: Progress, verbose: bool = False
+) -> dict[str, Any]:
     """Run `python -m module`, give it `request` as JSON, return its `done` answer.
 
     `progress(phase, fraction)` is called as it works. The child has a session of its own, so a Ctrl-C reaches this
@@ -35,8 +37,14 @@ def run_child(python: str, module: str, request: Mapping[str, Any], progress: Pr
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     try:
         child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
-            env=environment, start_new_session=True,
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=environment,
+            start_new_session=True,
         )
     except OSError as error:
         raise ToolchainError(f"cannot start {python}: {error.strerror or error}") from error

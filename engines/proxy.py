@@ -25,9 +25,7 @@ def proxy_gate(lowered: Path, validation: Validation, batch: int, why: str) -> G
         each = scores(validation.metric, answers(runner, validation, batch), validation.expected)
     state = "pending" if min(each) >= validation.threshold else "failed"
     note = f"not run: {why}; proxy: the lowered ONNX in ONNX Runtime"
-    return Gate(
-        state, validation.metric, validation.threshold, validation.against, proxy_scores=tuple(each), note=note
-    )
+    return Gate(state, validation.metric, validation.threshold, validation.against, proxy_scores=tuple(each), note=note)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,11 +48,11 @@ class Validation:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as `.npz`, whole or not at all."""
-        arrays = {_INPUT + name: array for name, array in self.feed.items()}
+        arrays: dict[str, Any] = {_INPUT + name: array for name, array in self.feed.items()}
         arrays.update({_OUTPUT + name: array for name, array in self.expected.items()})
-        about = np.array([self.metric, str(self.threshold), self.against])
+        arrays[_ABOUT] = np.array([self.metric, str(self.threshold), self.against])
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays, **{_ABOUT: about})
+            np.savez(file, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Validation:

@@ -110,7 +110,9 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
         axis = op.Constant(value_ints=[1])
         if rank == 3:
             query, key, value = (op.Unsqueeze(tensor, axis) for tensor in (query, key, value))
-            attn_mask = op.Unsqueeze(attn_mask, axis) if attn_mask is not None and len(attn_mask.shape) == 3 else attn_mask
+            attn_mask = (
+                op.Unsqueeze(attn_mask, axis) if attn_mask is not None and len(attn_mask.shape) == 3 else attn_mask
+            )
         elif enable_gqa and query.shape[1] != key.shape[1]:
             key, value = (_repeat_heads(op, tensor, query.shape[1]) for tensor in (key, value))
         if attn_mask is not None:
@@ -130,5 +132,7 @@ def _repeat_heads(op: Any, tensor: Any, heads: int) -> Any:
     groups, size = tensor.shape[1], tensor.shape[-1]
     if not isinstance(groups, int) or not isinstance(size, int) or heads % groups:
         raise InputError(f"grouped attention with {heads} query heads over {groups} key heads: not a whole multiple")
-    wide = op.Expand(op.Unsqueeze(tensor, op.Constant(value_ints=[2])), op.Constant(value_ints=[1, 1, heads // groups, 1, 1]))
+    wide = op.Expand(
+        op.Unsqueeze(tensor, op.Constant(value_ints=[2])), op.Constant(value_ints=[1, 1, heads // groups, 1, 1])
+    )
     return op.Reshape(wide, op.Constant(value_ints=[0, heads, -1, size]))

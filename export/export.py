@@ -104,7 +104,7 @@ def _label(model: ir.Model, recipe: Recipe, policy: Policy) -> None:
 
 
 def _write(model: ir.Model, path: Path, progress: Callable[[float], None]) -> None:
-    """Stream into a folder beside `path`, check, then move the data, the graph and (by the caller) the manifest there."""
+    """Stream into a folder beside `path`, check, then move data and graph there; the caller adds the manifest."""
     import onnx
     import onnx_ir as ir
 

@@ -38,7 +38,9 @@ class PixelsOut(nn.Module):
 class ImageModule(nn.Module):
     """A float image network behind uint8 pixels; its ends are named so that the precision policy can find them."""
 
-    def __init__(self, network: nn.Module, mean: tuple[float, ...] = (127.5,) * 3, std: tuple[float, ...] = (127.5,) * 3):
+    def __init__(
+        self, network: nn.Module, mean: tuple[float, ...] = (127.5,) * 3, std: tuple[float, ...] = (127.5,) * 3
+    ):
         super().__init__()
         self.pixels_in, self.network, self.pixels_out = PixelsIn(mean, std), network, PixelsOut(mean, std)
 

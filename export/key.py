@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def code_sha256(folder: Path) -> str:
     """Content hash of the Python files of a room: a changed exporter makes old exports stale."""
     digest = hashlib.sha256()

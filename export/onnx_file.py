@@ -48,7 +48,9 @@ class OnnxFile:
 
     def save(self) -> None:
         """Write the manifest; done last, so that a manifest always speaks of complete files."""
-        write_text(self.path.with_suffix(".json"), json.dumps({**asdict(self), "path": self.path.name}, indent=2) + "\n")
+        write_text(
+            self.path.with_suffix(".json"), json.dumps({**asdict(self), "path": self.path.name}, indent=2) + "\n"
+        )
 
 
 def describe_files(path: Path) -> dict[str, dict[str, Any]]:
@@ -79,7 +81,9 @@ def read(path: str | os.PathLike[str]) -> OnnxFile:
         raise InputError(f"{manifest} cannot be read ({error}): export the model again") from error
     try:
         if fields["schema"] != SCHEMA or fields["path"] != path.name:
-            raise InputError(f"{manifest} is of schema {fields['schema']} for {fields['path']}; expected {SCHEMA} for {path.name}")
+            raise InputError(
+                f"{manifest} is of schema {fields['schema']} for {fields['path']}; expected {SCHEMA} for {path.name}"
+            )
         return OnnxFile(**{**fields, "path": path})
     except (TypeError, KeyError) as error:
         raise InputError(f"{manifest} lacks or has odd fields ({error}): export the model again") from error

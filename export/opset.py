@@ -17,15 +17,17 @@ _TORCH_OLDEST = 18
 def torch_opset(opset: int) -> int:
     """The opset to ask PyTorch's exporter for. Raises InputError outside 17..23."""
     if not OLDEST <= opset <= NEWEST:
-        raise InputError(f"opset {opset} is not supported; choose one from {OLDEST} (TensorRT 8.6 reads it) to {NEWEST}")
+        raise InputError(
+            f"opset {opset} is not supported; choose one from {OLDEST} (TensorRT 8.6 reads it) to {NEWEST}"
+        )
     return max(opset, _TORCH_OLDEST)
 
 
 def downgrade_to_17(model: ir.Model) -> None:
     """Change an opset-18 `model` in place to opset 17.
 
-    Between the two, reductions took their axes from an attribute to an input and Split got `num_outputs`; operators that
-    changed in another way, or are new in 18, raise InputError with their names.
+    Between the two, reductions took their axes from an attribute to an input and Split got `num_outputs`; operators
+    that changed in another way, or are new in 18, raise InputError with their names.
     """
     foreign = set()
     for node in model.graph.all_nodes():
@@ -42,7 +44,9 @@ def downgrade_to_17(model: ir.Model) -> None:
         elif not _known_in_17(node.op_type):
             foreign.add(node.op_type)
     if foreign:
-        raise InputError(f"the graph uses {', '.join(sorted(foreign))}, which opset 17 has not: export with --opset 18 or newer")
+        raise InputError(
+            f"the graph uses {', '.join(sorted(foreign))}, which opset 17 has not: export with --opset 18 or newer"
+        )
     model.opset_imports[""] = 17
 
 
@@ -62,7 +66,9 @@ def _axes_to_attribute(node: ir.Node) -> None:
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         axes = _constant(node.inputs[1])
         if axes is None:
-            raise InputError(f"{node.name}: opset 17 cannot reduce over axes computed at run time: use --opset 18 or newer")
+            raise InputError(
+                f"{node.name}: opset 17 cannot reduce over axes computed at run time: use --opset 18 or newer"
+            )
         node.replace_input_with(1, None)
         node.resize_inputs(1)
         node.attributes["axes"] = ir.AttrInt64s("axes", [int(axis) for axis in axes.reshape(-1)])

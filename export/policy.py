@@ -1,9 +1,8 @@
-"""The precision policy: what stays FP32 in an FP16 or BF16 graph, and why. This is the one place to read and edit it."""
+"""The precision policy: what stays FP32 in an FP16 or BF16 graph, and why. The one place to read and edit it."""
 
 from __future__ import annotations
 
 import fnmatch
-
 from dataclasses import dataclass
 
 from runtime.errors import InputError
@@ -16,8 +15,8 @@ class Island:
     """Nodes that compute in FP32, found by every condition that is given.
 
     `module` is a glob over the dotted path of the module that made the node (`network.blocks.3.norm1`), `op` one over
-    the ONNX operator (`Softmax`), `kind` one over the class of that module (`LayerNorm`). `residual` picks the additions
-    that join a branch to the stream it left.
+    the ONNX operator (`Softmax`), `kind` one over the class of that module (`LayerNorm`). `residual` picks the
+    additions that join a branch to the stream it left.
     """
 
     why: str
@@ -28,7 +27,9 @@ class Island:
 
     def __post_init__(self) -> None:
         if (self.module, self.op, self.kind, self.residual) == ("*", "*", "*", False):
-            raise InputError(f"island '{self.why}' names no module, op, kind or residual; it would keep the whole graph FP32")
+            raise InputError(
+                f"island '{self.why}' names no module, op, kind or residual; it would keep the whole graph FP32"
+            )
 
     def holds(self, module: str, op: str, kind: str, residual: bool) -> bool:
         """Whether a node of these properties belongs to the island."""
@@ -55,7 +56,9 @@ class Policy:
         """One line an island, for the manifest and the cache key."""
         lines = []
         for island in self.islands:
-            conditions = [f"{name}={value}" for name, value in vars(island).items() if name != "why" and value not in ("*", False)]
+            conditions = [
+                f"{name}={value}" for name, value in vars(island).items() if name != "why" and value not in ("*", False)
+            ]
             lines.append(f"{' '.join(conditions)}: {island.why}")
         return lines
 
@@ -67,7 +70,9 @@ _NORMS = (
 )
 # Softmax needs no island: the body of the attention node computes it in FP32 in every precision.
 _SOFTMAX = Island("exp and its sum lose the small weights of long rows", op="*Softmax")
-_RESIDUAL = Island("BF16 keeps 8 bits: each addition to the stream would round off the branches before it", residual=True)
+_RESIDUAL = Island(
+    "BF16 keeps 8 bits: each addition to the stream would round off the branches before it", residual=True
+)
 
 POLICIES = {
     "fp32": Policy("fp32"),
@@ -81,5 +86,3 @@ def policy_for(precision: str) -> Policy:
     if precision not in POLICIES:
         raise InputError(f"precision '{precision}' is not one of {', '.join(POLICIES)}")
     return POLICIES[precision]
-
-

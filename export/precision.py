@@ -42,7 +42,7 @@ def _is_activation(value: ir.Value | None) -> bool:
 
 
 def is_residual(node: ir.Node) -> bool:
-    """Whether an Add joins a branch to the stream it left: two activations of one shape, one of them used elsewhere too."""
+    """Whether an Add joins a branch to its stream: two activations of one shape, one of them used elsewhere too."""
     if node.op_type != "Add" or node.domain != "" or not all(_is_activation(value) for value in node.inputs):
         return False
     first, second = node.inputs
@@ -82,9 +82,7 @@ def apply_policy(model: ir.Model, policy: Policy) -> dict[str, int]:
     return {"narrow": len(nodes) - wide, "fp32": wide, "casts": casts.count}
 
 
-def _widths(
-    nodes: list[ir.Node], in_subgraph: set[int], policy: Policy, narrow: ir.DataType
-) -> dict[int, ir.DataType]:
+def _widths(nodes: list[ir.Node], in_subgraph: set[int], policy: Policy, narrow: ir.DataType) -> dict[int, ir.DataType]:
     """The type each node computes in, by its id."""
     width = {}
     moves = []
@@ -105,7 +103,9 @@ def _widths(
 
 
 def _has_subgraph(node: ir.Node) -> bool:
-    return any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values())
+    return any(
+        attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()
+    )
 
 
 class _WideDemand:
@@ -140,7 +140,15 @@ class _WideDemand:
 
 
 # Inputs whose type does not follow the data: anything goes (Cast, Shape, CastLike), or always FP32 (Resize's scales).
-_ANY_TYPE = {"Cast": (0,), "CastLike": (0, 1), "Shape": (0,), "Size": (0,), "Resize": (1, 2), "Dropout": (1,), "IsNaN": (0,)}
+_ANY_TYPE = {
+    "Cast": (0,),
+    "CastLike": (0, 1),
+    "Shape": (0,),
+    "Size": (0,),
+    "Resize": (1, 2),
+    "Dropout": (1,),
+    "IsNaN": (0,),
+}
 
 
 def _takes_float(node: ir.Node, index: int) -> bool:
@@ -159,7 +167,9 @@ def _retype_outputs(node: ir.Node, dtype: ir.DataType, model: ir.Model) -> None:
                 fill = node.attributes["value"].as_tensor().numpy() if "value" in node.attributes else None
                 array = np.zeros(1, np.float32) if fill is None else fill
                 precision = "fp16" if dtype == ir.DataType.FLOAT16 else "bf16"
-                node.attributes["value"] = ir.AttrTensor("value", ir.Tensor(array.astype(NUMPY[precision]), dtype=dtype))
+                node.attributes["value"] = ir.AttrTensor(
+                    "value", ir.Tensor(array.astype(NUMPY[precision]), dtype=dtype)
+                )
 
 
 class _Casts:
@@ -201,7 +211,10 @@ class _Casts:
         self.count += 1
         suffix = "fp32" if dtype == _FLOAT else self.precision
         node = ir.node(
-            "Cast", [value], {"to": int(dtype)}, name=f"{value.name}/Cast_{suffix}",
+            "Cast",
+            [value],
+            {"to": int(dtype)},
+            name=f"{value.name}/Cast_{suffix}",
             outputs=[ir.Value(name=f"{value.name}_as_{suffix}", type=ir.TensorType(dtype), shape=value.shape)],
         )
         producer = value.producer()

@@ -61,8 +61,8 @@ class Recipe(Protocol):
 class ModuleRecipe:
     """A recipe around any `torch.nn.Module`, for those who do not want to write a class.
 
-    `build` makes the module with its weights; `sample(count, generator)` draws `count` validation samples (default: standard
-    normal for floats, any byte for uint8). `floating-point operations` are counted by torch's own counter.
+    `build` makes the module with its weights; `sample(count, generator)` draws `count` validation samples (default:
+    standard normal for floats, any byte for uint8). Floating-point operations are counted by torch's own counter.
 
     >>> def factory():
     ...     return ModuleRecipe("tinynet", TinyNet, [TensorSpec("x", "float32", (-1, 3, 64, 64))],
@@ -106,7 +106,9 @@ class ModuleRecipe:
         rows = []
         with torch.inference_mode():
             for row in range(len(next(iter(feed.values())))):
-                answer = module(*(torch.from_numpy(np.ascontiguousarray(feed[s.name][row : row + 1])) for s in self.inputs))
+                answer = module(
+                    *(torch.from_numpy(np.ascontiguousarray(feed[s.name][row : row + 1])) for s in self.inputs)
+                )
                 rows.append([t.numpy() for t in (answer if isinstance(answer, (tuple, list)) else (answer,))])
         return {spec.name: np.concatenate([row[i] for row in rows]) for i, spec in enumerate(self.outputs)}
 
@@ -168,23 +170,31 @@ def load_recipe(target: str) -> Recipe:
     """
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute:
-        raise InputError(f"recipe '{target}' is not of the form package.module:factory, for example mypackage.models:vit")
+        raise InputError(
+            f"recipe '{target}' is not of the form package.module:factory, for example mypackage.models:vit"
+        )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and not (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise InputError(f"recipe '{target}' imports '{error.name}', which is not installed: pip install it") from error
+            raise InputError(
+                f"recipe '{target}' imports '{error.name}', which is not installed: pip install it"
+            ) from error
         raise InputError(f"recipe '{target}': there is no module '{module_name}' here or installed") from error
     factory: Any = getattr(module, attribute, None)
     if not callable(factory):
         near = ", ".join(name for name in vars(module) if not name.startswith("_") and callable(vars(module)[name]))
-        raise InputError(f"recipe '{target}': '{module_name}' has no factory '{attribute}'; it has: {near[:200] or 'none'}")
+        raise InputError(
+            f"recipe '{target}': '{module_name}' has no factory '{attribute}'; it has: {near[:200] or 'none'}"
+        )
     recipe = factory()
     missing = [member for member in _MEMBERS if not hasattr(recipe, member)]
     if missing:
         raise InputError(f"recipe '{target}' returned a {type(recipe).__name__} that lacks {', '.join(missing)}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", recipe.name):
-        raise InputError(f"recipe '{target}' is named '{recipe.name}'; a name is letters, digits, '.', '_' and '-', at most 100")
+        raise InputError(
+            f"recipe '{target}' is named '{recipe.name}'; a name is letters, digits, '.', '_' and '-', at most 100"
+        )
     return recipe

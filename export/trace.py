@@ -38,7 +38,11 @@ def trace(recipe: Recipe, opset: int = 17, batch: int | None = None) -> ir.Model
     # Two samples: one would let the tracer take the batch for a constant.
     arrays = [random_tensor(spec, batch or 2, generator) for spec in recipe.inputs]
     size = torch.export.Dim("batch", min=1, max=1 << 16)
-    shapes = tuple({axis: size for axis, n in enumerate(spec.shape) if n == -1} for spec in recipe.inputs) if dynamic else None
+    shapes = (
+        tuple({axis: size for axis, n in enumerate(spec.shape) if n == -1} for spec in recipe.inputs)
+        if dynamic
+        else None
+    )
     with _quiet(), torch.inference_mode():
         fastpath = torch.backends.mha.get_fastpath_enabled()
         # The fast path of nn.MultiheadAttention is one opaque operator, with no attention node to see.
@@ -116,14 +120,19 @@ def name_nodes(model: ir.Model) -> None:
 
 
 def _check_signature(model: ir.Model, recipe: Recipe) -> None:
-    for what, values, specs in (("input", model.graph.inputs, recipe.inputs), ("output", model.graph.outputs, recipe.outputs)):
+    for what, values, specs in (
+        ("input", model.graph.inputs, recipe.inputs),
+        ("output", model.graph.outputs, recipe.outputs),
+    ):
         if len(values) != len(specs):
             raise InputError(f"recipe '{recipe.name}' names {len(specs)} {what}s, its module has {len(values)}")
         for value, spec in zip(values, specs, strict=True):
             value.name = spec.name
             have = value.dtype.numpy().name if value.dtype is not None else "unknown"
             if have != spec.dtype:
-                raise InputError(f"recipe '{recipe.name}': {what} '{spec.name}' is {have} in the graph and {spec.dtype} in the recipe")
+                raise InputError(
+                    f"recipe '{recipe.name}': {what} '{spec.name}' is {have} in the graph, {spec.dtype} in the recipe"
+                )
 
 
 def _explained(recipe: Recipe, error: Exception, dynamic: bool) -> InputError:

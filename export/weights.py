@@ -1,7 +1,7 @@
 """Weights that are read, turned and rounded only while they are written, one tensor at a time.
 
-A checkpoint is memory-mapped and an ONNX file is streamed out, so exporting needs the graph in memory and no copy of the
-weights.
+A checkpoint is memory-mapped and an ONNX file is streamed out, so exporting needs the graph in memory and no copy of
+the weights.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def rounded(tensor: ir.TensorProtocol, precision: str, name: str) -> ir.LazyTens
         if precision == "fp16" and not np.isfinite(narrow).all():
             largest = float(np.nanmax(np.abs(wide)))
             raise ToolchainError(
-                f"weight '{name}' reaches {largest:.3g}, over FP16's 65504: keep its module FP32 by an island, or use bf16"
+                f"weight '{name}' reaches {largest:.3g}, over FP16's 65504: "
+                "keep its module FP32 by an island, or use bf16"
             )
         return ir.Tensor(narrow, dtype=IR_TYPE[precision], name=name)
 
@@ -54,7 +55,12 @@ def fold_weight_transposes(model: ir.Model) -> int:
     folded = 0
     for node in list(model.graph):
         source = node.inputs[0] if node.op_type == "Transpose" and node.domain == "" else None
-        if source is None or source.const_value is None or not source.is_initializer() or source.graph is not model.graph:
+        if (
+            source is None
+            or source.const_value is None
+            or not source.is_initializer()
+            or source.graph is not model.graph
+        ):
             continue
         perm = tuple(node.attributes["perm"].as_ints()) if "perm" in node.attributes else None
         if perm is None:
