@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from cat2dog.config import Config, load_config
 from cat2dog.folder import CONFIG, WEIGHTS, find, refuse_existing
 from cat2dog.model import Cat2Dog, parameter_shapes
-from cat2dog.safetensors_file import map_tensors, read_entries, write_fp32
+from cat2dog.safetensors_file import read_entries
+from cat2dog.tensors import map_tensors, write_fp32
 from runtime.errors import InputError, ToolchainError
 
 _LOADABLE = ("F32", "F16", "BF16")

@@ -18,7 +18,8 @@ from cat2dog.checkpoint import save
 from cat2dog.config import Config
 from cat2dog.folder import refuse_existing
 from cat2dog.model import parameter_shapes
-from cat2dog.safetensors_file import map_tensors, read_entries
+from cat2dog.safetensors_file import read_entries
+from cat2dog.tensors import map_tensors
 from runtime.errors import InputError
 
 _NESTED = ("state_dict", "model_state_dict", "model", "module", "ema")

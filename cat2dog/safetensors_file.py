@@ -1,8 +1,7 @@
-"""The safetensors format: 8 bytes of header length, a JSON header, then raw little-endian tensors.
+"""The header of a safetensors file, checked before any memory is touched: it may come from a stranger. No torch here.
 
-Written here rather than by the library because weights of 9 GB are streamed, one tensor in memory at a time, and
-because a header from a stranger is checked before any memory is touched.
-Format: https://github.com/huggingface/safetensors.
+The format is 8 bytes of header length, a JSON header, then raw little-endian tensors:
+https://github.com/huggingface/safetensors.
 """
 
 from __future__ import annotations
@@ -11,22 +10,16 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from runtime.errors import InputError, ToolchainError
+from runtime.errors import InputError
 
 _MAX_HEADER_BYTES = 100_000_000  # the format's own bound
 _MAX_DIMENSIONS = 16
-_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
+ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 @dataclass(frozen=True)
@@ -90,10 +83,10 @@ def _entry(path: Path, name: str, value: Any, base: int) -> Entry:
     dtype, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
     if not isinstance(dtype, str) or not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
         raise wrong
-    if dtype not in _DTYPES:
-        raise InputError(f"{path}: tensor {name[:80]!r} is {dtype[:20]!r}; expected one of {', '.join(_DTYPES)}")
+    if dtype not in ITEM_BYTES:
+        raise InputError(f"{path}: tensor {name[:80]!r} is {dtype[:20]!r}; expected one of {', '.join(ITEM_BYTES)}")
     entry = Entry(dtype, tuple(shape), base + offsets[0], base + offsets[1])
-    if math.prod(shape) * _DTYPES[dtype].itemsize != entry.end - entry.start:
+    if math.prod(shape) * ITEM_BYTES[dtype] != entry.end - entry.start:
         raise InputError(
             f"{path}: tensor {name[:80]!r} is {dtype} {list(shape)} but has {entry.end - entry.start} bytes: "
             "the file is damaged"
@@ -120,54 +113,3 @@ def _check_layout(path: Path, entries: Mapping[str, Entry], base: int, size: int
         raise InputError(f"{path} is truncated: it has {size} bytes, its header promises {end}; copy or make it again")
     if end < size:
         raise InputError(f"{path} is damaged: it has {size} bytes, its header promises {end}")
-
-
-def map_tensors(path: str | os.PathLike[str], entries: Mapping[str, Entry]) -> dict[str, Tensor]:
-    """Tensors of a checked file as views of one private memory map: nothing is read before it is used."""
-    size = max((entry.end for entry in entries.values()), default=0)
-    if size == 0:
-        return {name: torch.empty(entry.shape, dtype=_DTYPES[entry.dtype]) for name, entry in entries.items()}
-    try:
-        whole = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-    except RuntimeError as error:
-        raise InputError(f"cannot map {path}: {str(error).splitlines()[0]}") from None
-    tensors = {}
-    for name, entry in entries.items():
-        raw, dtype = whole[entry.start : entry.end], _DTYPES[entry.dtype]
-        if entry.start % dtype.itemsize:  # the format does not promise alignment; torch wants it
-            raw = raw.clone()
-        tensors[name] = raw.view(dtype).reshape(entry.shape)
-    return tensors
-
-
-def write_fp32(path: Path, shapes: Mapping[str, tuple[int, ...]], tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Write FP32 tensors as they come, in any order; each of `shapes` must come once.
-
-    Raises ToolchainError when the disk is full or cannot be written, ValueError when a tensor was not promised.
-    """
-    header, offset, places = {}, 0, {}
-    for name, shape in shapes.items():
-        end = offset + 4 * math.prod(shape)
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, end]}
-        places[name], offset = offset, end
-    text = json.dumps({"__metadata__": {"format": "pt"}, **header}, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 64)  # so that tensors start aligned
-    try:
-        with open(path, "wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            if hasattr(os, "posix_fallocate"):  # a full disk shows now, not after gigabytes
-                os.posix_fallocate(file.fileno(), 0, 8 + len(text) + offset)
-            for name, tensor in tensors:
-                start = places.pop(name, None)
-                if start is None or tuple(tensor.shape) != tuple(shapes[name]):
-                    raise ValueError(f"unexpected tensor {name} {tuple(tensor.shape)}")
-                file.seek(8 + len(text) + start)
-                file.write(memoryview(tensor.detach().to(torch.float32).contiguous().numpy()).cast("B"))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise ToolchainError(
-            f"cannot write {path.name}: {error.strerror or error}; free some space or choose another place"
-        ) from None
-    if places:
-        raise ValueError(f"tensors that never came: {', '.join(places)}")

@@ -65,7 +65,7 @@ def build_request(args: argparse.Namespace, recipe: Recipe, update: Update) -> B
     from engines.build import BuildRequest, choose_flavor, choose_form
 
     # What cannot be built is said before minutes are spent on exporting.
-    batch = BatchProfile.parse(args.batch)
+    batch, targets = BatchProfile.parse(args.batch), targets_of(args.targets)
     choose_form(args.attention, choose_flavor(args.flavor))
     onnx = exported(args, recipe, args.precision, update)
     return BuildRequest(
@@ -76,7 +76,7 @@ def build_request(args: argparse.Namespace, recipe: Recipe, update: Update) -> B
         batch=batch,
         attention=args.attention,
         flavor=args.flavor,
-        targets=targets_of(args.targets),
+        targets=targets,
         workspace_mib=args.workspace,
         optimization_level=args.optimization_level,
         root=Path(args.build_dir) / "engines",

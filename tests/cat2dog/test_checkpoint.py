@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from cat2dog import safetensors_file
+from cat2dog import tensors as safetensors_tensors
 from cat2dog.checkpoint import load, save
 from cat2dog.config import NAMED, Config
 from cat2dog.fingerprint import fingerprint
@@ -220,7 +220,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(safetensors_file.os, "posix_fallocate", full)
+    monkeypatch.setattr(safetensors_tensors.os, "posix_fallocate", full)
     with pytest.raises(
         ToolchainError, match=r"cannot write model.safetensors: No space left on device; free some"
     ) as caught:

@@ -1,0 +1,93 @@
+"""`cat2dog run`: pictures of every kind in, dogs out, PSNR beside them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.xdist_group("shop")
+
+
+def run(shop, *arguments):
+    return shop.cat2dog("run", "--model", "models/tiny-128", *arguments)
+
+
+def test_a_picture_and_its_psnr(shop, exported):
+    done = run(shop, "--input-image", "images/img1.jpg", "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["images"]
+    assert row["psnr_db"] >= 45
+    assert Image.open(shop.folder / "out.png").size == (128, 128)
+    assert done.stderr == ""  # progress is for terminals only
+
+
+def test_the_table_shows_what_json_shows(shop, exported):
+    done = run(shop, "--input-image", "images/img1.jpg", "--output", "table.png")
+    assert done.returncode == 0, done.stderr
+    assert "PSNR dB" in done.stdout and "table.png" in done.stdout and "ONNX Runtime CPU fp16" in done.stdout
+
+
+def test_run_py_is_the_same_command(shop, exported):
+    import subprocess
+    import sys
+
+    from tests.cli.conftest import ROOT
+
+    words = ["--model", "models/tiny-128", "--input-image", "images/img1.jpg", "--no-psnr", "--output", "seed.png"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *words], cwd=shop.folder, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert (shop.folder / "seed.png").is_file()
+
+
+def test_a_folder_with_every_kind_of_picture(shop, exported):
+    folder = shop.folder / "kinds"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    colours = generator.integers(0, 256, (90, 140, 3), dtype=np.uint8)
+    rgb = Image.fromarray(colours)
+    rgb.save(folder / "rgb.png")
+    rgb.convert("RGBA").save(folder / "rgba.png")
+    rgb.convert("L").save(folder / "grey.png")
+    rgb.convert("P").save(folder / "palette.gif")
+    rgb.convert("CMYK").save(folder / "cmyk.jpg")
+    rgb.convert("1").save(folder / "one_bit.png")
+    Image.fromarray(generator.integers(0, 1 << 16, (70, 60), dtype=np.uint16)).save(folder / "deep.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    rgb.save(folder / "turned.jpg", exif=turned)
+    Image.fromarray(colours[:1, :1]).save(folder / "one_pixel.png")
+    done = run(shop, "--input-image", "kinds", "--output", "dogs", "--json", "--no-psnr")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["images"]
+    assert len(rows) == 9
+    assert {path.name for path in (shop.folder / "dogs").iterdir()} == {f"{p.stem}.png" for p in folder.iterdir()}
+    assert all(Image.open(shop.folder / row["output"]).size == (128, 128) for row in rows)
+
+
+def test_pytorch_answers_its_own_reference(shop):
+    done = run(shop, "--input-image", "images/img2.jpg", "--runner", "pytorch", "--output", "p.png", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"][0]["psnr_db"] == "inf"
+
+
+def test_one_bad_picture_among_good_ones_is_named_and_the_others_are_done(shop, exported):
+    folder = shop.folder / "mixed"
+    folder.mkdir()
+    Image.new("RGB", (50, 50), "red").save(folder / "a.png")
+    (folder / "b.jpg").write_bytes(b"not a picture at all")
+    done = run(shop, "--input-image", "mixed", "--output", "mixed_dogs")
+    assert done.returncode == 2
+    assert "skipped: " in done.stderr and "b.jpg" in done.stderr
+    assert done.stderr.splitlines()[-1] == "error: 1 of 2 pictures failed"
+    assert [path.name for path in (shop.folder / "mixed_dogs").iterdir()] == ["a.png"]
+
+
+def test_tensorrt_without_a_gpu_says_so(shop):
+    done = run(shop, "--input-image", "images/img1.jpg", "--runner", "tensorrt", "--flavor", "tensorrt")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: tensorrt cannot build here: ")
