@@ -106,6 +106,9 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
         rank, size = len(query.shape), query.shape[-1]
         if rank not in (3, 4):
             raise InputError(f"attention over tensors of rank {rank}; expected [B,H,L,D] or [B,L,D]")
+        dtype, shape = query.type, [*query.shape[:-1], value.shape[-1]]
+        if rank == 3:
+            shape.insert(1, 1)
         attributes = {"scale": float(scale) if scale is not None else float(size) ** -0.5}
         axis = op.Constant(value_ints=[1])
         if rank == 3:
@@ -122,6 +125,8 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
             output = ops["MaskedAttention"](query, key, value, attn_mask, **attributes)
         else:
             output = ops["CausalAttention" if is_causal else "Attention"](query, key, value, **attributes)
+        # Shape inference knows nothing of this node; what the policy does not know the type of it cannot round.
+        output.type, output.shape = dtype, ir.Shape(shape)
         return op.Squeeze(output, axis) if rank == 3 else output
 
     return {torch.ops.aten.scaled_dot_product_attention.default: attention}

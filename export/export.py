@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,11 +72,42 @@ def _export(recipe, path, policy, opset, batch, key, progress) -> OnnxFile:
     drop_unused_initializers(model)
     attention_nodes = sum(1 for node in model.graph.all_nodes() if node.domain == "cat2dog")
     _label(model, recipe, policy)
-    try:
+    with _one_line(path):
         _write(model, path, lambda done: progress("writing weights", done))
-    except OSError as error:
-        raise ToolchainError(f"cannot write {path}: {error.strerror or error}") from error
-    finished = OnnxFile(
+        finished = _described(recipe, path, key, attention_nodes, nodes, time.perf_counter() - began)
+        try:
+            finished.save()
+        except OSError:
+            for file in (path, data_path(path)):  # without its manifest the graph is a leftover
+                file.unlink(missing_ok=True)
+            raise
+    progress("done", 1.0)
+    return finished
+
+
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """What goes wrong while a tensor is written comes wrapped, a layer for each level of the graph."""
+    import onnx
+    import onnx_ir.serde
+
+    try:
+        yield
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ToolchainError(f"the graph made for {path.name} is not sound ONNX, and was not kept: {reason}") from error
+    except (OSError, onnx_ir.serde.SerdeError) as error:
+        cause: BaseException = error
+        while isinstance(cause, onnx_ir.serde.SerdeError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, ToolchainError):
+            raise cause from error
+        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else " ".join(str(cause).split())[:300]
+        raise ToolchainError(f"cannot write {path}: {reason}") from error
+
+
+def _described(recipe, path, key, attention_nodes, nodes, seconds) -> OnnxFile:
+    return OnnxFile(
         path=path,
         key=key,
         files=describe_files(path),
@@ -83,14 +115,11 @@ def _export(recipe, path, policy, opset, batch, key, progress) -> OnnxFile:
         outputs=[asdict(spec) for spec in recipe.outputs],
         attention_nodes=attention_nodes,
         nodes=nodes,
-        seconds=round(time.perf_counter() - began, 2),
+        seconds=round(seconds, 2),
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         versions=versions(),
     )
-    finished.save()
-    progress("done", 1.0)
-    return finished
 
 
 def _label(model: ir.Model, recipe: Recipe, policy: Policy) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from export.policy import Policy
@@ -68,7 +69,7 @@ def apply_policy(model: ir.Model, policy: Policy) -> dict[str, int]:
     narrow = IR_TYPE[policy.precision]
     nodes = list(model.graph.all_nodes())
     in_subgraph = {id(node) for node in nodes if node.graph is not model.graph}
-    width = _widths(nodes, in_subgraph, policy, narrow)
+    width = _widths(nodes, in_subgraph, policy, narrow, model.opset_imports.get("", 17))
     for node in nodes:
         if id(node) not in in_subgraph:
             _retype_outputs(node, width[id(node)], model)
@@ -82,7 +83,9 @@ def apply_policy(model: ir.Model, policy: Policy) -> dict[str, int]:
     return {"narrow": len(nodes) - wide, "fp32": wide, "casts": casts.count}
 
 
-def _widths(nodes: list[ir.Node], in_subgraph: set[int], policy: Policy, narrow: ir.DataType) -> dict[int, ir.DataType]:
+def _widths(
+    nodes: list[ir.Node], in_subgraph: set[int], policy: Policy, narrow: ir.DataType, opset: int
+) -> dict[int, ir.DataType]:
     """The type each node computes in, by its id."""
     width = {}
     moves = []
@@ -93,7 +96,8 @@ def _widths(nodes: list[ir.Node], in_subgraph: set[int], policy: Policy, narrow:
             moves.append(node)
         else:
             described = (module_path(node), node.op_type, module_kind(node), is_residual(node))
-            width[id(node)] = _FLOAT if any(island.holds(*described) for island in policy.islands) else narrow
+            island = any(island.holds(*described) for island in policy.islands)
+            width[id(node)] = _FLOAT if island or not _exists_narrow(node, opset) else narrow
     wide_demand = _WideDemand(width)
     for node in moves:  # in topological order, so that the producers are decided
         producers = [value.producer() for value in _floats(node) if _is_activation(value)]
@@ -139,10 +143,29 @@ class _WideDemand:
         return any(output.is_graph_output() for output in node.outputs)
 
 
+def _exists_narrow(node: ir.Node, opset: int) -> bool:
+    """Whether ONNX defines the operator for FP16 wherever it has an FP32 output; `Range`, for one, has none.
+
+    BF16 goes with FP16: ONNX gave it to many operators late, and TensorRT takes it regardless of the opset.
+    """
+    if node.domain not in ("", "ai.onnx"):
+        return True
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return True
+    allowed = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
+    for index, output in enumerate(node.outputs):
+        formal = schema.outputs[min(index, len(schema.outputs) - 1)].type_str
+        if output.dtype == _FLOAT and "tensor(float16)" not in allowed.get(formal, [formal]):
+            return False
+    return True
+
+
 # Inputs whose type does not follow the data: anything goes (Cast, Shape, CastLike), or always FP32 (Resize's scales).
 _ANY_TYPE = {
     "Cast": (0,),
-    "CastLike": (0, 1),
+    "CastLike": (0,),
     "Shape": (0,),
     "Size": (0,),
     "Resize": (1, 2),

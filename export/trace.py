@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections import Counter
@@ -37,12 +38,7 @@ def trace(recipe: Recipe, opset: int = 17, batch: int | None = None) -> ir.Model
     dynamic = batch is None and any(-1 in spec.shape for spec in recipe.inputs)
     # Two samples: one would let the tracer take the batch for a constant.
     arrays = [random_tensor(spec, batch or 2, generator) for spec in recipe.inputs]
-    size = torch.export.Dim("batch", min=1, max=1 << 16)
-    shapes = (
-        tuple({axis: size for axis, n in enumerate(spec.shape) if n == -1} for spec in recipe.inputs)
-        if dynamic
-        else None
-    )
+    shapes = _dynamic_shapes(module, recipe) if dynamic else None
     with _quiet(), torch.inference_mode():
         fastpath = torch.backends.mha.get_fastpath_enabled()
         # The fast path of nn.MultiheadAttention is one opaque operator, with no attention node to see.
@@ -60,7 +56,7 @@ def trace(recipe: Recipe, opset: int = 17, batch: int | None = None) -> ir.Model
                 dynamic_shapes=shapes,
                 custom_translation_table=translation_table(),
             )
-        except (torch.onnx.OnnxExporterError, torch.export.UserError) as error:
+        except torch.onnx.OnnxExporterError as error:
             raise _explained(recipe, error, dynamic) from error
         finally:
             torch.backends.mha.set_fastpath_enabled(fastpath)
@@ -74,6 +70,19 @@ def trace(recipe: Recipe, opset: int = 17, batch: int | None = None) -> ir.Model
     add_function_bodies(model, opset)
     model.ir_version = 8 if opset <= 18 else 10  # the oldest that fits: local functions came with 8
     return model
+
+
+def _dynamic_shapes(module: torch.nn.Module, recipe: Recipe) -> tuple[Any, ...]:
+    """Which axes are the batch, in the structure of the module's arguments: what goes into `*args` is one tuple."""
+    import torch
+
+    size = torch.export.Dim("batch", min=1, max=1 << 16)
+    shapes = tuple({axis: size for axis, n in enumerate(spec.shape) if n == -1} for spec in recipe.inputs)
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+        return (*shapes[:named], shapes[named:])
+    return shapes
 
 
 def wrapped_module(recipe: Recipe) -> torch.nn.Module:

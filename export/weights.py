@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from runtime.errors import ToolchainError
+from runtime.errors import InputError
 
 NUMPY = {"fp16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16), "fp32": np.dtype(np.float32)}
 IR_TYPE = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16, "fp32": ir.DataType.FLOAT}
@@ -29,22 +29,32 @@ def transposed(tensor: ir.TensorProtocol, perm: tuple[int, ...], name: str) -> i
 def rounded(tensor: ir.TensorProtocol, precision: str, name: str) -> ir.LazyTensor:
     """An FP32 `tensor` rounded to `precision` when it is read.
 
-    Raises ToolchainError, naming the tensor and its largest value, where FP16 would turn a weight into infinity.
+    Infinities stay what they are, and FP32's largest number, with which masks are filled, becomes the largest of
+    `precision`. Raises InputError, naming the tensor and its largest value, where FP16 would turn any other weight
+    into infinity.
     """
 
     def read() -> ir.Tensor:
         wide = tensor.numpy()
         with np.errstate(over="ignore"):
             narrow = wide.astype(NUMPY[precision])
-        if precision == "fp16" and not np.isfinite(narrow).all():
-            largest = float(np.nanmax(np.abs(wide)))
-            raise ToolchainError(
-                f"weight '{name}' reaches {largest:.3g}, over FP16's 65504: "
-                "keep its module FP32 by an island, or use bf16"
-            )
+        if not np.isfinite(narrow).all():
+            _mend_overflow(wide, narrow, precision, name)
         return ir.Tensor(narrow, dtype=IR_TYPE[precision], name=name)
 
     return ir.LazyTensor(read, IR_TYPE[precision], tensor.shape, name=name)
+
+
+def _mend_overflow(wide: np.ndarray, narrow: np.ndarray, precision: str, name: str) -> None:
+    lost = np.isfinite(wide) & ~np.isfinite(narrow)
+    extreme = lost & (np.abs(wide) == np.finfo(np.float32).max)
+    narrow[extreme] = np.copysign(ml_dtypes.finfo(NUMPY[precision]).max, wide[extreme])
+    lost &= ~extreme
+    if precision == "fp16" and lost.any():
+        raise InputError(
+            f"weight '{name}' reaches {float(np.abs(wide[lost]).max()):.3g}, over FP16's 65504: "
+            "keep its module FP32 by an island, or use bf16"
+        )
 
 
 def fold_weight_transposes(model: ir.Model) -> int:
