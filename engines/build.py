@@ -20,7 +20,7 @@ from engines.proxy import proxy_gate
 from engines.store import DEFAULT_ROOT, engine_path, find_engine
 from engines.validation import Validation
 from runtime.errors import AccuracyError, InputError, ToolchainError
-from runtime.files import exclusive, sha256_file, sha256_text
+from runtime.files import exclusive, remove_leftovers, sha256_file, sha256_text
 from runtime.flavors import TENSORRT_RTX, Flavor, find_flavor, find_flavors
 from runtime.gpu import find_gpus
 from runtime.hashes import cached_sha256
@@ -172,7 +172,8 @@ def _deciding_code() -> str:
 def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, progress: Progress) -> Manifest:
     progress("lowering the graph", None)
     lowered = lower(request.onnx, key.attention, request.batch)
-    _remove_leftovers(path)
+    for folder in (path.parent, request.onnx.parent):
+        remove_leftovers(folder)
     with _temporary_plan(path) as plan:
         answer = run_child(
             flavor.python, "engines.child", _child_request(request, key, lowered, plan), progress, request.verbose
@@ -221,14 +222,6 @@ def _temporary_plan(path: Path) -> Iterator[Path]:
         yield plan
     finally:
         plan.unlink(missing_ok=True)
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove temporary plans whose process is gone; only killed builds leave any."""
-    for leftover in path.parent.glob(".tmp-*-*"):
-        owner = leftover.name.split("-")[1]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            leftover.unlink(missing_ok=True)
 
 
 def _first_gate(request: BuildRequest, key: EngineKey, lowered: Lowered, flavor: Flavor, progress: Progress) -> Gate:

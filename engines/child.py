@@ -1,65 +1,22 @@
 """The process that builds one plan, under the flavor's own Python: `python -m engines.child` with a request on stdin.
 
-It knows files and TensorRT only: no onnx, no torch. It answers on stdout with one JSON object a line: `progress`, then
-`done` or `failed`. A crash of the builder ends this process and nothing else; when the parent dies, so does this.
+It knows files and TensorRT only: no onnx, no torch. A crash of the builder ends this process and nothing else.
 """
 
 from __future__ import annotations
 
-import ctypes
-import json
-import os
 import resource
-import signal
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from engines.answer import serve
 from engines.configure import configure, create_network
 from runtime.errors import ToolchainError
 from runtime.files import write_bytes
 from runtime.flavors import load_flavor
-
-_PR_SET_PDEATHSIG = 1
-
-
-def main() -> None:
-    """Serve the one request on stdin and exit: 0 done, 1 failed."""
-    die_with_parent()
-    # Libraries print where they like; the answers keep a channel of their own.
-    channel = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    request = json.loads(sys.stdin.read())
-    try:
-        answer = {"event": "done", **build_plan(request, lambda **event: _send(channel, event="progress", **event))}
-    except ToolchainError as error:
-        answer = {"event": "failed", "text": str(error), "exit_code": error.exit_code}
-    except OSError as error:
-        answer = {
-            "event": "failed",
-            "text": f"cannot write {request['plan']}: {error.strerror or error}",
-            "exit_code": 1,
-        }
-    except MemoryError:
-        answer = {"event": "failed", "text": "not enough memory to build the engine", "exit_code": 1}
-    _send(channel, **answer)
-    sys.exit(0 if answer["event"] == "done" else 1)
-
-
-def _send(channel: Any, **event: Any) -> None:
-    channel.write(json.dumps(event) + "\n")
-
-
-def die_with_parent() -> None:
-    """Have the kernel end this process when its parent ends, however that happens."""
-    parent = os.getppid()
-    try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    except (OSError, AttributeError):
-        return  # not Linux: an orphan ends with its build, and files nothing
-    if os.getppid() != parent or parent == 1:
-        sys.exit(1)
 
 
 def build_plan(request: Mapping[str, Any], progress: Any) -> dict[str, Any]:
@@ -79,9 +36,9 @@ def build_plan(request: Mapping[str, Any], progress: Any) -> dict[str, Any]:
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise ToolchainError(f"TensorRT {trt.__version__} built no engine: {log.explanation()}")
-    write_bytes(request["plan"], memoryview(plan))
+    _write(request["plan"], plan)
     if request["timing_cache"]:
-        write_bytes(request["timing_cache"], memoryview(config.get_timing_cache().serialize()))
+        _write(request["timing_cache"], config.get_timing_cache().serialize())
     return {
         "seconds": round(time.perf_counter() - began, 3),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -89,6 +46,14 @@ def build_plan(request: Mapping[str, Any], progress: Any) -> dict[str, Any]:
         "versions": {request["flavor"]: str(trt.__version__), "python": sys.version.split()[0]},
         "warnings": log.warnings[:20],
     }
+
+
+def _write(path: str, memory: Any) -> None:
+    try:
+        write_bytes(path, memoryview(memory))
+    except OSError as error:
+        # The file is a temporary one; its folder is what the user knows.
+        raise ToolchainError(f"cannot write into {Path(path).parent}: {error.strerror or error}") from error
 
 
 def _tensors(trt: Any, network: Any) -> list[dict[str, Any]]:
@@ -170,4 +135,4 @@ def _monitor(trt: Any, progress: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    serve(build_plan)

@@ -19,7 +19,7 @@ from export.onnx_file import OnnxFile, data_path, describe_files, up_to_date
 from export.policy import Policy, policy_for
 from export.recipe import Recipe
 from runtime.errors import InputError, ToolchainError
-from runtime.files import exclusive
+from runtime.files import exclusive, remove_leftovers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -138,7 +138,7 @@ def _write(model: ir.Model, path: Path, progress: Callable[[float], None]) -> No
     import onnx_ir as ir
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path.parent)
+    remove_leftovers(path.parent)
     folder = Path(tempfile.mkdtemp(prefix=f".tmp-{os.getpid()}-", dir=path.parent))
     try:
         graph, data = folder / path.name, data_path(folder / path.name)
@@ -160,11 +160,3 @@ def _write(model: ir.Model, path: Path, progress: Callable[[float], None]) -> No
         os.replace(graph, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed exports left; a folder of a living process is left alone."""
-    for leftover in folder.glob(".tmp-*-*"):
-        owner = leftover.name.split("-")[1]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)

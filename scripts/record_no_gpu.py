@@ -4,8 +4,8 @@
     .venv/bin/python scripts/record_no_gpu.py --models models/tiny-128 models/500m-256 --out bench/results/no_gpu.json
     .venv/bin/python scripts/record_no_gpu.py --table bench/results/no_gpu.json      # the table in the README
 
-Each step is the real command in a process of its own, so that its seconds and peak memory are a user's. Rows are added to
-the file as they come; a row measured again replaces the old one.
+Each step is the real command in a process of its own, so that its seconds and peak memory are a user's. Rows are added
+to the file as they come; a row measured again replaces the old one.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def test_a_full_disk_files_nothing(shop, exported):
         preexec_fn=small_files,
     )  # fmt: skip
     assert done.returncode == 1, (done.stdout, done.stderr)
-    assert done.stderr.startswith("error: cannot write ") and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: cannot write into ") and len(done.stderr.splitlines()) == 1
     assert engines(shop) == before
 
 
