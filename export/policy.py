@@ -16,7 +16,7 @@ class Island:
 
     `module` is a glob over the dotted path of the module that made the node (`network.blocks.3.norm1`), `op` one over
     the ONNX operator (`Softmax`), `kind` one over the class of that module (`LayerNorm`). `residual` picks the
-    additions that join a branch to the stream it left.
+    additions that join a branch to the stream it left. Operators named in `but` are left out.
     """
 
     why: str
@@ -24,6 +24,7 @@ class Island:
     op: str = "*"
     kind: str = "*"
     residual: bool = False
+    but: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.module, self.op, self.kind, self.residual) == ("*", "*", "*", False):
@@ -38,6 +39,7 @@ class Island:
             and fnmatch.fnmatchcase(op, self.op)
             and fnmatch.fnmatchcase(kind, self.kind)
             and (residual or not self.residual)
+            and op not in self.but
         )
 
 
@@ -57,16 +59,22 @@ class Policy:
         lines = []
         for island in self.islands:
             conditions = [
-                f"{name}={value}" for name, value in vars(island).items() if name != "why" and value not in ("*", False)
+                f"{name}={value}"
+                for name, value in vars(island).items()
+                if name != "why" and value not in ("*", False, ())
             ]
             lines.append(f"{' '.join(conditions)}: {island.why}")
         return lines
 
 
 _PIXELS = Island("pixels are 8 bits wide and FP16 holds 0..255 in steps of 1/8", module="pixels_*")
+# A batch norm at rest is a scale and a shift, mostly folded into the convolution before it: nothing is summed.
+_NO_NORMS = ("BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul")
 _NORMS = (
-    Island("the sum of squares of outlier channels overflows FP16 and loses bits in BF16", kind="*Norm*"),
-    Island("likewise, where a norm is one operator", op="*Normalization"),
+    Island(
+        "the sum of squares of outlier channels overflows FP16 and loses bits in BF16", kind="*Norm*", but=_NO_NORMS
+    ),
+    Island("likewise, where a norm is one operator", op="*Normalization", but=_NO_NORMS),
 )
 # Softmax needs no island: the body of the attention node computes it in FP32 in every precision.
 _SOFTMAX = Island("exp and its sum lose the small weights of long rows", op="*Softmax")

@@ -97,7 +97,7 @@ def _widths(
         else:
             described = (module_path(node), node.op_type, module_kind(node), is_residual(node))
             island = any(island.holds(*described) for island in policy.islands)
-            width[id(node)] = _FLOAT if island or not _exists_narrow(node, opset) else narrow
+            width[id(node)] = _FLOAT if island or not _exists(node, narrow, opset) else narrow
     wide_demand = _WideDemand(width)
     for node in moves:  # in topological order, so that the producers are decided
         producers = [value.producer() for value in _floats(node) if _is_activation(value)]
@@ -143,11 +143,12 @@ class _WideDemand:
         return any(output.is_graph_output() for output in node.outputs)
 
 
-def _exists_narrow(node: ir.Node, opset: int) -> bool:
-    """Whether ONNX defines the operator for FP16 wherever it has an FP32 output; `Range`, for one, has none.
+def _exists(node: ir.Node, narrow: ir.DataType, opset: int) -> bool:
+    """Whether ONNX defines the operator for `narrow` wherever it has an FP32 output.
 
-    BF16 goes with FP16: ONNX gave it to many operators late, and TensorRT takes it regardless of the opset.
+    `Range` has no half precision; convolutions and pooling have BF16 from opset 22 on.
     """
+    name = f"tensor({'float16' if narrow == ir.DataType.FLOAT16 else 'bfloat16'})"
     if node.domain not in ("", "ai.onnx"):
         return True
     try:
@@ -157,7 +158,7 @@ def _exists_narrow(node: ir.Node, opset: int) -> bool:
     allowed = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
     for index, output in enumerate(node.outputs):
         formal = schema.outputs[min(index, len(schema.outputs) - 1)].type_str
-        if output.dtype == _FLOAT and "tensor(float16)" not in allowed.get(formal, [formal]):
+        if output.dtype == _FLOAT and name not in allowed.get(formal, [formal]):
             return False
     return True
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from export.attention import add_function_bodies, translation_table
+from export.masks import drop_empty_masks
 from export.opset import downgrade_to_17, torch_opset
 from export.precision import module_path
 from export.recipe import Recipe, random_tensor
@@ -104,6 +105,7 @@ def tidy(model: ir.Model) -> None:
     fold_weight_transposes(model)
     optimizer.optimize_ir(model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    drop_empty_masks(model)
     passes.CommonSubexpressionEliminationPass()(model)
     passes.RemoveUnusedNodesPass()(model)
     _drop_allowzero(model)
