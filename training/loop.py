@@ -134,7 +134,8 @@ def train(
 
     def write_all() -> None:
         save_state(plan.out / STATE, config, record, model, average, optimiser)
-        save(plan.out / CHECKPOINT, config, average.items(), overwrite=True)
+        weights = ((name, weight.cpu()) for name, weight in average.items())
+        save(plan.out / CHECKPOINT, config, weights, overwrite=True)
         write_image(plan.out / "loss.png", loss_curve(record.history))
         drawn = predict(model, average, np.stack([cat for cat, _ in held_out]), plan.device)
         rows = [[cat, dog, wanted] for (cat, wanted), dog in zip(held_out, drawn, strict=True)]
