@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,22 +61,23 @@ def validation_of(recipe: Recipe, update: Update) -> Validation:
 
 
 def build_request(args: argparse.Namespace, recipe: Recipe, update: Update) -> BuildRequest:
-    """What `cat2dog build` was asked for, with the ONNX file and the reference made where they are missing."""
+    """What `cat2dog build` was asked for, with the ONNX file made where it is missing; not yet what to judge it by."""
     from engines.batch import BatchProfile
     from engines.build import BuildRequest, choose_flavor, choose_form
 
     # What cannot be built is said before minutes are spent on exporting.
     batch, targets = BatchProfile.parse(args.batch), targets_of(args.targets)
-    choose_form(args.attention, choose_flavor(args.flavor))
+    flavor = choose_flavor(args.flavor)
+    choose_form(args.attention, flavor)
     onnx = exported(args, recipe, args.precision, update)
     return BuildRequest(
         onnx=onnx.path,
         checkpoint=recipe.name,
         precision=args.precision,
-        validation=validation_of(recipe, update),
+        validation=None,
         batch=batch,
         attention=args.attention,
-        flavor=args.flavor,
+        flavor=flavor,
         targets=targets,
         workspace_mib=args.workspace,
         optimization_level=args.optimization_level,
@@ -87,10 +89,13 @@ def build_request(args: argparse.Namespace, recipe: Recipe, update: Update) -> B
 
 
 def built(args: argparse.Namespace, recipe: Recipe, update: Update) -> Built:
-    """The engine that the arguments of `cat2dog build` describe."""
-    from engines.build import build
+    """The engine that the arguments of `cat2dog build` describe; the reference is computed only for one to be built."""
+    from engines.build import build, find
 
-    return build(build_request(args, recipe, update), update)
+    request = build_request(args, recipe, update)
+    if not request.force and (found := find(request)):
+        return found
+    return build(replace(request, validation=validation_of(recipe, update)), update)
 
 
 def targets_of(text: str | None) -> tuple[str, ...]:

@@ -44,19 +44,19 @@ _DECIDING = ("attention.py", "lowering.py", "opset.py", "configure.py", "child.p
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build. `validation` is the gate's; `command` is what a user types to build it again.
+    """What to build. `validation` is the gate's, needed to build and not to find; `command` builds it again.
 
-    `attention` is `native`, `decomposed` or `auto`; `flavor` a flavor's name or `auto`; `targets` compute capabilities
+    `attention` is `native`, `decomposed` or `auto`; `flavor` a flavor, its name or `auto`; `targets` compute capabilities
     to build ahead of time for, empty to let the machine decide.
     """
 
     onnx: Path
     checkpoint: str
     precision: str
-    validation: Validation
+    validation: Validation | None
     batch: BatchProfile = field(default_factory=lambda: BatchProfile(1, 1, 1))
     attention: str = "auto"
-    flavor: str = "auto"
+    flavor: str | Flavor = "auto"
     targets: tuple[str, ...] = ()
     workspace_mib: int | None = None
     optimization_level: int | None = None
@@ -75,6 +75,17 @@ class Built:
     fresh: bool
 
 
+def find(request: BuildRequest) -> Built | None:
+    """The engine of `request` if it is filed and up to date, judged by size and time stamps.
+
+    Raises InputError for what cannot be built here, AccuracyError for an engine that the gate refused.
+    """
+    flavor = choose_flavor(request.flavor)
+    path = engine_path(request.root, engine_key(request, flavor))
+    manifest = find_engine(path, flavor)
+    return Built(path, manifest, fresh=False) if manifest else None
+
+
 def build(request: BuildRequest, progress: Progress = lambda phase, fraction: None) -> Built:
     """The engine of `request`: from the store if it is there, else built, gated and filed.
 
@@ -82,10 +93,11 @@ def build(request: BuildRequest, progress: Progress = lambda phase, fraction: No
     when the builder fails (nothing is filed), AccuracyError when the gate refuses the engine.
     """
     flavor = choose_flavor(request.flavor)
+    request = replace(request, flavor=flavor)  # asking a flavor what it can costs a process
+    if not request.force and (found := find(request)):
+        return found
     key = engine_key(request, flavor)
     path = engine_path(request.root, key)
-    if not request.force and (manifest := find_engine(path, flavor)):
-        return Built(path, manifest, fresh=False)
     with exclusive(path, on_wait=lambda lock: progress("waiting for another build of this engine", None)):
         # Another process may have built it meanwhile; what the listing would trust is not enough after a wait.
         if not request.force and (manifest := find_engine(path, flavor, verify_hash=True)):
@@ -95,15 +107,15 @@ def build(request: BuildRequest, progress: Progress = lambda phase, fraction: No
     return Built(path, manifest, fresh=True)
 
 
-def choose_flavor(name: str) -> Flavor:
-    """The flavor to build with: the one named, or TensorRT where it runs, else TensorRT-RTX.
+def choose_flavor(name: str | Flavor) -> Flavor:
+    """The flavor to build with: the one given or named, or TensorRT where it runs, else TensorRT-RTX.
 
     Raises InputError, with the way to mend it, where it cannot build here.
     """
     if name != "auto":
-        flavor = find_flavor(name)
+        flavor = name if isinstance(name, Flavor) else find_flavor(name)
         if not flavor.can_build:
-            raise InputError(f"{name} cannot build here: {flavor.reason}")
+            raise InputError(f"{flavor.name} cannot build here: {flavor.reason}")
         return flavor
     flavors = find_flavors()
     for flavor in flavors:
@@ -170,6 +182,8 @@ def _deciding_code() -> str:
 
 
 def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, progress: Progress) -> Manifest:
+    if request.validation is None:
+        raise InputError(f"no validation inputs were given to judge {path.name} by")
     progress("lowering the graph", None)
     lowered = lower(request.onnx, key.attention, request.batch)
     for folder in (path.parent, request.onnx.parent):
@@ -178,7 +192,7 @@ def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, pr
         answer = run_child(
             flavor.python, "engines.child", _child_request(request, key, lowered, plan), progress, request.verbose
         )
-        gate = _first_gate(request, key, lowered, flavor, progress)
+        gate = _first_gate(request, request.validation, key, lowered, flavor, progress)
         manifest = _manifest(request, key, path, plan, lowered, answer, gate)
         # The engine before its manifest: without one it is no engine, so a crash between the two files nothing.
         manifest_path(path).unlink(missing_ok=True)
@@ -224,8 +238,14 @@ def _temporary_plan(path: Path) -> Iterator[Path]:
         plan.unlink(missing_ok=True)
 
 
-def _first_gate(request: BuildRequest, key: EngineKey, lowered: Lowered, flavor: Flavor, progress: Progress) -> Gate:
-    validation = request.validation
+def _first_gate(
+    request: BuildRequest,
+    validation: Validation,
+    key: EngineKey,
+    lowered: Lowered,
+    flavor: Flavor,
+    progress: Progress,
+) -> Gate:
     if flavor.can_run and not key.targets:
         return Gate("pending", validation.metric, validation.threshold, validation.against, note="the gate is running")
     progress("checking the lowered graph in ONNX Runtime", None)
