@@ -46,8 +46,8 @@ _DECIDING = ("attention.py", "lowering.py", "opset.py", "configure.py", "child.p
 class BuildRequest:
     """What to build. `validation` is the gate's, needed to build and not to find; `command` builds it again.
 
-    `attention` is `native`, `decomposed` or `auto`; `flavor` a flavor, its name or `auto`; `targets` compute capabilities
-    to build ahead of time for, empty to let the machine decide.
+    `attention` is `native`, `decomposed` or `auto`; `flavor` a flavor, its name or `auto`; `targets` are compute
+    capabilities to build ahead of time for, none to let the machine decide.
     """
 
     onnx: Path
