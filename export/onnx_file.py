@@ -82,7 +82,8 @@ def read(path: str | os.PathLike[str]) -> OnnxFile:
     try:
         if fields["schema"] != SCHEMA or fields["path"] != path.name:
             raise InputError(
-                f"{manifest} is of schema {fields['schema']} for {fields['path']}; expected {SCHEMA} for {path.name}"
+                f"{manifest} is of schema {fields['schema']} for {fields['path']}, not of {SCHEMA} for {path.name}: "
+                "export the model again"
             )
         return OnnxFile(**{**fields, "path": path})
     except (TypeError, KeyError) as error:

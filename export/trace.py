@@ -17,6 +17,7 @@ from export.precision import module_path
 from export.recipe import Recipe, random_tensor
 from export.weights import fold_weight_transposes
 from runtime.errors import InputError, ToolchainError
+from runtime.runner import TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +68,7 @@ def trace(recipe: Recipe, opset: int = 17, batch: int | None = None) -> ir.Model
     tidy(model)
     if opset < asked:
         downgrade_to_17(model)
-    _check_signature(model, recipe)
+    _check_signature(model, recipe, batch if batch is not None or not dynamic else -1)
     add_function_bodies(model, opset)
     model.ir_version = 8 if opset <= 18 else 10  # the oldest that fits: local functions came with 8
     return model
@@ -130,7 +131,8 @@ def name_nodes(model: ir.Model) -> None:
         node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
 
 
-def _check_signature(model: ir.Model, recipe: Recipe) -> None:
+def _check_signature(model: ir.Model, recipe: Recipe, batch: int | None) -> None:
+    """`batch` is -1 where it has to be dynamic."""
     for what, values, specs in (
         ("input", model.graph.inputs, recipe.inputs),
         ("output", model.graph.outputs, recipe.outputs),
@@ -144,6 +146,22 @@ def _check_signature(model: ir.Model, recipe: Recipe) -> None:
                 raise InputError(
                     f"recipe '{recipe.name}': {what} '{spec.name}' is {have} in the graph, {spec.dtype} in the recipe"
                 )
+            _check_shape(what, value, spec, recipe, batch)
+
+
+def _check_shape(what: str, value: ir.Value, spec: TensorSpec, recipe: Recipe, batch: int | None) -> None:
+    """PyTorch quietly fixes a dimension that the module's code leaves no choice about; here that is an error."""
+    if value.shape is None:
+        return
+    have = [size if isinstance(size, int) else -1 for size in value.shape]
+    want = [batch if size == -1 and batch is not None else size for size in spec.shape]
+    if batch == -1 and len(have) == len(want) and any(w == -1 < h for h, w in zip(have, want, strict=True)):
+        raise InputError(
+            f"recipe '{recipe.name}': the batch of {what} '{spec.name}' cannot vary, "
+            f"the module fixes its shape to {have}; fix it with --batch 1"
+        )
+    if len(have) != len(want) or any(-1 not in (h, w) and h != w for h, w in zip(have, want, strict=True)):
+        raise InputError(f"recipe '{recipe.name}': {what} '{spec.name}' is {have} in the graph, {want} in the recipe")
 
 
 def _explained(recipe: Recipe, error: Exception, dynamic: bool) -> InputError:
