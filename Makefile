@@ -15,13 +15,14 @@ BATCH ?= 1
 ATTENTION ?= auto
 FLAVOR ?= auto
 JOBS ?= 2
+MINUTES ?= 7
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run engines test test-all test-gpu lint clean
+.PHONY: help run engines test test-all test-gpu lint train-demo clean
 
 help: ## what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -32,6 +33,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 --index-url $(TORCH_INDEX))
 	@$(PIP) --editable '.[torch,rtx,gpu]'
+	@touch $@
+
+$(VENV)/.ready-train: $(VENV)/.ready
+	@echo "environment: installing what drawing and training need ..."
+	@$(PIP) --editable '.[torch,rtx,gpu,train]'
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
@@ -67,6 +73,10 @@ lint: $(VENV)/.ready-test ## ruff, mypy and the house's import rules
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
+
+train-demo: $(VENV)/.ready-train ## train tiny-128 again on one GPU, as training/README.md tells; MINUTES=7
+	@OMP_NUM_THREADS=1 $(BIN)/python -m training.train --model tiny-128 --out runs/tiny-128 --minutes $(MINUTES) \
+		--batch 512 --rate 2e-3 $(if $(wildcard runs/tiny-128/state.safetensors),--resume runs/tiny-128/state.safetensors)
 
 clean: ## remove what was built, not the environment
 	rm -rf build out out.png
