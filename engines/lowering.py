@@ -15,16 +15,18 @@ import onnx_ir as ir
 from engines.attention import NATIVE_OPSET, LoweredNode, lower_attention
 from engines.batch import BatchProfile
 from engines.opset import raise_opset
+from engines.qkv_split import split_packed_qkv
 from runtime.errors import InputError, ToolchainError
 from runtime.files import atomic_path, exclusive
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """A lowered file and what became of each attention node."""
+    """A lowered file, what became of each attention node, and how many packed Q, K, V are split another way."""
 
     path: Path
     nodes: tuple[LoweredNode, ...]
+    qkv_splits: int = 0
 
     @property
     def form(self) -> str:
@@ -48,6 +50,7 @@ def lower(neutral: str | os.PathLike[str], form: str, batch: BatchProfile) -> Lo
     model = load(neutral)
     nodes = lower_attention(model, form)
     fix_batch(model, batch, neutral)
+    qkv_splits = split_packed_qkv(model) if form == "decomposed" else 0
     if any(node.form == "native" for node in nodes):
         raise_opset(model, NATIVE_OPSET)
     path = lowered_path(neutral, form, batch)
@@ -57,7 +60,7 @@ def lower(neutral: str | os.PathLike[str], form: str, batch: BatchProfile) -> Lo
             ir.save(model, temporary)
     except OSError as error:
         raise ToolchainError(f"cannot write {path}: {error.strerror or error}") from error
-    return Lowered(path, tuple(nodes))
+    return Lowered(path, tuple(nodes), qkv_splits)
 
 
 def load(path: Path) -> ir.Model:
