@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import InputError, ToolchainError
-from runtime.files import write_text
+from runtime.files import sha256_file, write_text
 from runtime.images import find_images, read_image, write_image
 from runtime.metrics import psnr_each
 from training.contact_sheet import grid, seeds_of
@@ -41,15 +41,27 @@ def _scores(pictures: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
     }
 
 
+def _read_run(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path} ({error}): expected the run.json of training.train") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is a JSON {type(found).__name__}: expected the run.json of training.train")
+    return found
+
+
 def evaluate(
-    folder: Path, seeds: range, device: str, photos: list[Path]
+    folder: Path, seeds: range, device: str, photos: list[Path], run: Path | None = None
 ) -> tuple[dict[str, Any], np.ndarray, np.ndarray | None]:
     """Results, the picture grid, and a grid of (photo, its dog) for `photos` if any, both uint8 `[h,w,3]`.
 
-    Raises InputError for seeds that training may have used.
+    `run` is the training's own `run.json`, to be repeated in the results. Raises InputError for seeds that training may
+    have used, and for a `run` that is not JSON.
     """
     if seeds[0] < HELD_OUT:
         raise InputError(f"seed {seeds[0]} may have been trained on: expected seeds from {HELD_OUT}")
+    training = None if run is None else _read_run(run)
     import torch
 
     from cat2dog.checkpoint import load
@@ -67,6 +79,7 @@ def evaluate(
     dogs = drawn_of(cats)
     results = {
         "checkpoint": str(folder),
+        "weights_sha256": sha256_file(folder / "model.safetensors"),
         "seeds": [seeds[0], seeds[-1]],
         "pictures": len(seeds),
         "resolution": size,
@@ -76,6 +89,7 @@ def evaluate(
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "training": training,
     }
     picture_grid = grid([[cats[i], dogs[i], wanted[i]] for i in range(min(_GRID, len(seeds)))])
     photo_grid = None
@@ -91,12 +105,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, type=Path, help="folder for results.json and the grids")
     parser.add_argument("--seeds", default=f"{HELD_OUT}:{HELD_OUT + 100}", help="FIRST:END, default 100 held-out ones")
     parser.add_argument("--images", nargs="*", default=[], help="photos to draw too, into photos.png")
+    parser.add_argument("--run", type=Path, help="the training's run.json, to be repeated in the results")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cpu")
     options = parser.parse_args(arguments)
     try:
         photos = find_images(options.images) if options.images else []
         seeds = seeds_of(options.seeds, most=10_000)
-        results, picture_grid, photo_grid = evaluate(options.model, seeds, options.device, photos)
+        results, picture_grid, photo_grid = evaluate(options.model, seeds, options.device, photos, options.run)
         write_image(options.out / "grid.png", picture_grid)
         if photo_grid is not None:
             write_image(options.out / "photos.png", photo_grid)

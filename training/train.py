@@ -8,11 +8,14 @@ worker processes while the network trains, or come from `--shards` (python -m tr
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
 from runtime.errors import InputError, ToolchainError
+from runtime.files import write_text
 
 # Nothing heavy up here: the drawing processes import this file again when they start.
 
@@ -86,6 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         from training.configs import config_of
         from training.loop import train
+        from training.run_record import run_record
 
         plan = _plan(options)
         config = config_of(options.model)
@@ -103,6 +107,9 @@ def main(arguments: list[str] | None = None) -> int:
         record = train(config, plan, options.resume, say)
         if terminal:
             print()
+        given = sys.argv[1:] if arguments is None else arguments
+        command = shlex.join(["python", "-m", "training.train", *given])
+        write_text(plan.out / "run.json", json.dumps(run_record(command, record, plan.device), indent=2) + "\n")
         loss = f"{record.history[-1][1]:.4f}" if record.history else "not measured yet"
         print(
             f"{options.out}: step {record.step}, {record.seconds:.0f} s of training, "

@@ -59,6 +59,20 @@ def test_the_command_writes_results_and_grids(checkpoint, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("dog against drawn dog: PSNR ")
 
 
+def test_the_training_is_repeated_in_the_results(checkpoint, tmp_path, capsys):
+    run = tmp_path / "run.json"
+    run.write_text('{"steps": 7}')
+    options = ["--model", str(checkpoint), "--seeds", str(HELD_OUT), "--out", str(tmp_path), "--run", str(run)]
+    assert main(options) == 0
+    assert json.loads((tmp_path / "results.json").read_text())["training"] == {"steps": 7}
+    run.write_text("[]")
+    assert main(options) == 2
+    assert f"{run} is a JSON list: expected the run.json of training.train" in capsys.readouterr().err
+    run.write_text("{")
+    assert main(options) == 2
+    assert f"cannot read {run} (" in capsys.readouterr().err
+
+
 def test_seeds_that_may_have_been_trained_on_are_refused(checkpoint, tmp_path, capsys):
     assert main(["--model", str(checkpoint), "--seeds", "0:5", "--out", str(tmp_path)]) == 2
     assert "seed 0 may have been trained on: expected seeds from 1000000000" in capsys.readouterr().err

@@ -198,6 +198,9 @@ def test_the_command_trains_with_workers_and_says_where(unbroken, tmp_path, caps
     assert main([*arguments, "--workers", "1", "--capacity", "16", "--device", "cpu"]) == 0
     assert f"{tmp_path}: step 3, " in capsys.readouterr().out
     assert (tmp_path / CHECKPOINT / "model.safetensors").is_file()
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run["command"].startswith("python -m training.train --model ") and run["command"].endswith(" --device cpu")
+    assert (run["steps"], run["pictures"], run["device"], run["driver"]) == (3, 12, "cpu", None)
 
 
 @pytest.mark.parametrize(
