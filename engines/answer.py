@@ -23,7 +23,6 @@ def serve(work: Work) -> None:
     Expected failures become a `failed` answer; anything else ends the process with a traceback, which the parent
     reports as its last words.
     """
-    die_with_parent()
     # Libraries print where they like; the answers keep a channel of their own.
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -32,6 +31,7 @@ def serve(work: Work) -> None:
         channel.write(json.dumps(event) + "\n")
 
     request = json.loads(sys.stdin.read())
+    die_with_parent(request["parent"])
     try:
         answer = {"event": "done", **work(request, lambda **event: send(event="progress", **event))}
     except ToolchainError as error:
@@ -49,12 +49,14 @@ def _failed(text: str, exit_code: int) -> dict[str, Any]:
     return {"event": "failed", "text": text, "exit_code": exit_code}
 
 
-def die_with_parent() -> None:
-    """Have the kernel end this process when its parent ends, however that happens."""
-    parent = os.getppid()
+def die_with_parent(parent: int) -> None:
+    """Have the kernel end this process when the process `parent` ends, however that happens.
+
+    The parent says its own number: in a container it may be 1, which elsewhere means that it is gone.
+    """
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     except (OSError, AttributeError):
         return  # not Linux: an orphan ends with its build, and files nothing
-    if os.getppid() != parent or parent == 1:
+    if os.getppid() != parent:
         sys.exit(1)

@@ -94,6 +94,14 @@ def build(request: BuildRequest, progress: Progress = lambda phase, fraction: No
     """
     flavor = choose_flavor(request.flavor)
     request = replace(request, flavor=flavor)  # asking a flavor what it can costs a process
+    try:
+        return _found_or_built(request, flavor, progress)
+    except OSError as error:
+        where = error.filename or request.root
+        raise ToolchainError(f"cannot write {where}: {error.strerror or error}; nothing was filed") from error
+
+
+def _found_or_built(request: BuildRequest, flavor: Flavor, progress: Progress) -> Built:
     if not request.force and (found := find(request)):
         return found
     key = engine_key(request, flavor)
@@ -236,6 +244,7 @@ def _temporary_plan(path: Path) -> Iterator[Path]:
         yield plan
     finally:
         plan.unlink(missing_ok=True)
+        remove_leftovers(path.parent)  # of the child, where it was ended while it wrote
 
 
 def _first_gate(

@@ -94,8 +94,10 @@ def fix_batch(model: ir.Model, batch: BatchProfile, path: Path) -> None:
                 raise InputError(
                     f"{path} has a fixed batch of {first}; batch {batch} needs an export with a dynamic one"
                 )
-        else:
+        elif first.value is not None:
             symbols.add(first.value)
+        elif batch.fixed:  # a dimension without a name: no other value tells that it is the same
+            value.shape = ir.Shape([batch.most, *value.shape[1:]])
     if not batch.fixed:
         return
     for value in _values(model):

@@ -54,7 +54,7 @@ def run_child(
     reader.start()
     try:
         with contextlib.suppress(BrokenPipeError):  # it died at once; its exit code says more
-            child.stdin.write(json.dumps(request))
+            child.stdin.write(json.dumps({**request, "parent": os.getpid()}))
             child.stdin.close()
         answer = _follow(child.stdout, progress)
         code = child.wait()
