@@ -44,6 +44,27 @@ def test_the_precisions_of_the_shipped_weights_keep_their_bounds():
         assert precisions["bf16"][way]["psnr_db_min"] >= 40
 
 
+def test_the_readme_repeats_the_result_files():
+    text = (ROOT / "training" / "README.md").read_text()
+    for name in ("tiny-128", "small-256"):
+        results = json.loads((RESULTS / f"{name}.json").read_text())
+        for who, row in (("dog", f"`{name}`"), ("cat", f"the trivial answer at {results['resolution']} px")):
+            scores = results[f"{who}_against_drawn_dog"]
+            figures = f"{scores['psnr_db_mean']:.1f} dB | {scores['psnr_db_min']:.1f} dB | {scores['ssim_mean']:.3f}"
+            assert any(line.startswith(f"| {row}") and figures in line for line in text.splitlines()), (row, figures)
+        assert results["training"]["command"] in text
+    half, brain = json.loads((RESULTS / "precision.json").read_text())["precisions"].values()
+    rows = {
+        "ONNX": (half["onnx_in_onnxruntime"], brain["onnx_in_onnxruntime"]),
+        "PyTorch, islands of the policy": (half["pytorch"], brain["pytorch"]),
+        "without any": (half["pytorch_without_any"], brain["pytorch_without_any"]),
+        **{f"without {i}": (half["pytorch_without"][i], brain["pytorch_without"][i]) for i in half["pytorch_without"]},
+    }
+    for row, pair in rows.items():
+        cells = [f"{scores[key]:.1f} dB" for scores in pair for key in ("psnr_db_mean", "psnr_db_min")]
+        assert f"| {row} | {' | '.join(cells)} |" in text
+
+
 def test_the_grid_has_a_row_each_for_cat_dogs_and_target(tmp_path):
     picture = demo_grid(TINY, [ROOT / "images" / "img1.jpg"], range(HELD_OUT, HELD_OUT + 2))
     assert picture.shape == (4 * 132 + 4, 3 * 132 + 4, 3)
