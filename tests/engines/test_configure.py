@@ -1,0 +1,203 @@
+"""Builder settings for TensorRT 8.6, 10 and 11 and for TensorRT-RTX, on stand-ins that record what they are told."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from types import SimpleNamespace
+
+import pytest
+
+from engines.configure import configure, create_network, major
+from runtime.errors import InputError
+
+DataType = IntEnum("DataType", "FLOAT HALF INT32 UINT8", start=0)
+LayerType = IntEnum("LayerType", "CONSTANT SHAPE CAST IDENTITY MATRIX_MULTIPLY SOFTMAX GATHER", start=0)
+BuilderFlag = IntEnum("BuilderFlag", "FP16 OBEY_PRECISION_CONSTRAINTS TF32", start=0)
+
+
+class Layer:
+    def __init__(self, kind, *dtypes):
+        self.type, self.outputs = kind, [SimpleNamespace(dtype=dtype) for dtype in dtypes]
+        self.num_outputs, self.output_types = len(dtypes), {}
+
+    def get_output(self, index):
+        return self.outputs[index]
+
+    def set_output_type(self, index, dtype):
+        self.output_types[index] = dtype
+
+
+class Config:
+    def __init__(self, style):
+        self.flags, self.profiles, self.pool, self.sources = {BuilderFlag.TF32}, [], {}, None
+        self.caches, self.refuses = [], False
+        if style == "rtx":
+            self.capabilities = {}
+            self.set_compute_capability = lambda capability, index: self.capabilities.update({index: capability})
+
+    def set_flag(self, flag):
+        self.flags.add(flag)
+
+    def clear_flag(self, flag):
+        self.flags.discard(flag)
+
+    def set_tactic_sources(self, sources):
+        self.sources = sources
+
+    def set_memory_pool_limit(self, pool, size):
+        self.pool[pool] = size
+
+    def add_optimization_profile(self, profile):
+        self.profiles.append(profile)
+
+    def create_timing_cache(self, data):
+        return data
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        assert ignore_mismatch is False
+        if cache == b"foreign":
+            return False
+        self.caches.append(cache)
+        return True
+
+
+class Profile:
+    def __init__(self):
+        self.shapes = {}
+
+    def set_shape(self, name, least, tuned, most):
+        self.shapes[name] = (least, tuned, most)
+
+
+def fake(version, style=""):
+    flags = {"EXPLICIT_BATCH": 0} if version < "9" and version[0] != "1" else {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}
+    if version.startswith("11"):
+        flags = {}
+    trt = SimpleNamespace(
+        __version__=version,
+        __name__="tensorrt_rtx_bindings" if style == "rtx" else "tensorrt",
+        NetworkDefinitionCreationFlag=SimpleNamespace(**flags),
+        ProfilingVerbosity=SimpleNamespace(DETAILED="detailed"),
+        MemoryPoolType=SimpleNamespace(WORKSPACE="workspace"),
+        TacticSource=SimpleNamespace(JIT_CONVOLUTIONS=4, EDGE_MASK_CONVOLUTIONS=3),
+        DataType=DataType,
+        LayerType=LayerType,
+        ComputeCapability=SimpleNamespace(SM80="sm80", SM86="sm86", SM120="sm120"),
+    )
+    if not version.startswith("11"):
+        trt.BuilderFlag = BuilderFlag
+    config = Config(style)
+    builder = SimpleNamespace(
+        create_builder_config=lambda: config,
+        create_optimization_profile=Profile,
+        create_network=lambda flags: flags,
+    )
+    return trt, builder
+
+
+def network(layers=(), shapes=((-1, 8, 8, 3), (-1, 4), (5,))):
+    inputs = [SimpleNamespace(name=f"in{index}", shape=shape) for index, shape in enumerate(shapes)]
+    return SimpleNamespace(
+        num_inputs=len(inputs), get_input=inputs.__getitem__, num_layers=len(layers), get_layer=list(layers).__getitem__
+    )
+
+
+def request(precision="fp16", targets=(), timing_cache=None, **options):
+    return {
+        "precision": precision,
+        "targets": list(targets),
+        "options": options,
+        "profile": {"batch": [1, 2, 4]},
+        "timing_cache": timing_cache,
+    }
+
+
+@pytest.mark.parametrize(
+    ("version", "style", "number", "flags"),
+    [("8.6.0", "", 8, 1), ("10.14.1", "", 10, 2), ("11.1.0", "", 11, 0), ("1.7.1.116", "rtx", 10, 2)],
+)
+def test_networks_are_typed_as_the_version_can(version, style, number, flags):
+    trt, builder = fake(version, style)
+    assert major(trt) == number
+    assert create_network(trt, builder) == flags
+
+
+def test_8_6_holds_each_layer_to_the_type_of_the_graph():
+    trt, builder = fake("8.6.0")
+    half, wide = Layer(LayerType.MATRIX_MULTIPLY, DataType.HALF), Layer(LayerType.SOFTMAX, DataType.FLOAT)
+    mixed = Layer(LayerType.GATHER, DataType.HALF, DataType.INT32)
+    left = [
+        Layer(LayerType.CONSTANT, DataType.HALF),
+        Layer(LayerType.CAST, DataType.HALF),
+        Layer(LayerType.GATHER, DataType.INT32),
+        Layer(LayerType.GATHER),
+    ]
+    config = configure(trt, builder, network([half, wide, mixed, *left]), request(), None)
+    assert config.flags >= {BuilderFlag.FP16, BuilderFlag.OBEY_PRECISION_CONSTRAINTS}
+    assert config.sources == 1 << 4 | 1 << 3
+    assert (half.precision, half.output_types) == (DataType.HALF, {0: DataType.HALF})
+    assert (wide.precision, wide.output_types) == (DataType.FLOAT, {0: DataType.FLOAT})
+    assert (mixed.precision, mixed.output_types) == (DataType.HALF, {0: DataType.HALF})
+    assert not any(hasattr(layer, "precision") or layer.output_types for layer in left)
+
+
+def test_8_6_in_fp32_uses_no_tf32_and_no_half():
+    trt, builder = fake("8.6.0")
+    assert configure(trt, builder, network(), request("fp32"), None).flags == set()
+
+
+def test_8_6_has_no_bf16():
+    trt, builder = fake("8.6.0")
+    with pytest.raises(
+        InputError, match=r"^TensorRT 8\.6\.0 has no BF16: use --precision fp16, or TensorRT 10 or newer$"
+    ):
+        configure(trt, builder, network(), request("bf16"), None)
+
+
+@pytest.mark.parametrize("version", ["10.3.0", "11.1.0"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_newer_versions_take_no_precision_flags(version, precision):
+    trt, builder = fake(version)
+    layer = Layer(LayerType.MATRIX_MULTIPLY, DataType.HALF)
+    config = configure(trt, builder, network([layer]), request(precision), None)
+    assert config.flags == {BuilderFlag.TF32} and config.sources is None and not hasattr(layer, "precision")
+
+
+def test_the_profile_covers_every_dynamic_input():
+    trt, builder = fake("10.3.0")
+    (profile,) = configure(trt, builder, network(), request(), None).profiles
+    assert profile.shapes == {
+        "in0": ((1, 8, 8, 3), (2, 8, 8, 3), (4, 8, 8, 3)),
+        "in1": ((1, 4), (2, 4), (4, 4)),
+    }
+    assert configure(*fake("10.3.0"), network(shapes=((1, 4),)), request(), None).profiles == []
+
+
+def test_options_and_the_inspectors_detail():
+    config = configure(*fake("10.3.0"), network(), request(workspace_mib=512, optimization_level=4), None)
+    assert config.pool == {"workspace": 512 << 20} and config.builder_optimization_level == 4
+    assert config.profiling_verbosity == "detailed"
+    assert not hasattr(configure(*fake("10.3.0"), network(), request(), None), "builder_optimization_level")
+
+
+def test_targets_are_for_tensorrt_rtx():
+    config = configure(*fake("1.7.1.116", "rtx"), network(), request(targets=("8.0", "12.0")), None)
+    assert config.num_compute_capabilities == 2 and config.capabilities == {0: "sm80", 1: "sm120"}
+    with pytest.raises(
+        InputError,
+        match=r"^TensorRT 1\.7\.1\.116 does not build for compute capability 9\.0; it knows 12\.0, 8\.0, 8\.6$",
+    ):
+        configure(*fake("1.7.1.116", "rtx"), network(), request(targets=("9.0",)), None)
+    with pytest.raises(
+        InputError, match=r"^TensorRT 10\.3\.0 builds only for the GPU it runs on; leave out --targets$"
+    ):
+        configure(*fake("10.3.0"), network(), request(targets=("8.0",)), None)
+
+
+@pytest.mark.parametrize(("content", "used"), [(None, b""), (b"mine", b"mine"), (b"foreign", b"")])
+def test_a_foreign_timing_cache_is_not_used(content, used, tmp_path):
+    path = tmp_path / "timing.cache"
+    if content is not None:
+        path.write_bytes(content)
+    config = configure(*fake("10.3.0"), network(), request(timing_cache=str(path)), None)
+    assert config.caches == [used]
