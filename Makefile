@@ -15,7 +15,7 @@ BATCH ?= 1
 ATTENTION ?= auto
 FLAVOR ?= auto
 JOBS ?= 2
-MINUTES ?= 7
+MINUTES ?= 8
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -74,7 +74,7 @@ lint: $(VENV)/.ready-test ## ruff, mypy and the house's import rules
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 
-train-demo: $(VENV)/.ready-train ## train tiny-128 again on one GPU, as training/README.md tells; MINUTES=7
+train-demo: $(VENV)/.ready-train ## train tiny-128 again on one GPU, as training/README.md tells
 	@OMP_NUM_THREADS=1 $(BIN)/python -m training.train --model tiny-128 --out runs/tiny-128 --minutes $(MINUTES) \
 		--batch 512 --rate 2e-3 $(if $(wildcard runs/tiny-128/state.safetensors),--resume runs/tiny-128/state.safetensors)
 

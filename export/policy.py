@@ -1,4 +1,9 @@
-"""The precision policy: what stays FP32 in an FP16 or BF16 graph, and why. The one place to read and edit it."""
+"""The precision policy: what stays FP32 in an FP16 or BF16 graph, and why. The one place to read and edit it.
+
+What each island is worth on the demo checkpoint was measured by `python -m training.precision` and lies in
+`bench/results/demo/precision.json`: without the norms' or the pixels' island, BF16 loses about 4 dB on the worst of 100
+pictures; FP16 would pass without any there, and keeps them for networks with larger outliers.
+"""
 
 from __future__ import annotations
 

@@ -82,7 +82,9 @@ def record(row: dict[str, Any], path: Path) -> None:
 
 def table(path: Path) -> str:
     """The README's table, as Markdown."""
-    rows = json.loads(path.read_text())["rows"]
+    from cat2dog.config import NAMED
+
+    rows = sorted(json.loads(path.read_text())["rows"], key=lambda row: list(NAMED).index(row["model"]))
     exports = {(row["model"], row["precision"]): row for row in rows if row["step"] == "export"}
     lines = [
         "| checkpoint | precision | attention | export s (GB) | build s (GB) | plan MB | worst PSNR dB, by proxy |",
