@@ -61,11 +61,11 @@ def test_a_folder_with_every_kind_of_picture(shop, exported):
     turned[0x0112] = 6
     rgb.save(folder / "turned.jpg", exif=turned)
     Image.fromarray(colours[:1, :1]).save(folder / "one_pixel.png")
-    done = run(shop, "--input-image", "kinds", "--output", "dogs", "--json", "--no-psnr")
+    done = run(shop, "--input-image", "kinds", "--output", "kinds_dogs", "--json", "--no-psnr")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["images"]
     assert len(rows) == 9
-    assert {path.name for path in (shop.folder / "dogs").iterdir()} == {f"{p.stem}.png" for p in folder.iterdir()}
+    assert {path.name for path in (shop.folder / "kinds_dogs").iterdir()} == {f"{p.stem}.png" for p in folder.iterdir()}
     assert all(Image.open(shop.folder / row["output"]).size == (128, 128) for row in rows)
 
 
