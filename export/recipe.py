@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -79,16 +80,19 @@ class ModuleRecipe:
     seed: int = 0
     about: dict[str, str] = field(default_factory=dict)
     _module: torch.nn.Module | None = field(default=None, repr=False)
+    # PyTorch's seed is one for all threads: two that build at once would draw each other's numbers.
+    _building: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def module(self) -> torch.nn.Module:
         """The module in eval mode, made once, from a fixed seed."""
-        if self._module is None:
-            import torch
+        import torch
 
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
-                self._module = self.build().eval()
-        return self._module
+        with self._building:
+            if self._module is None:
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(self.seed)
+                    self._module = self.build().eval()
+            return self._module
 
     def validation(self, limit: int | None = None) -> dict[str, np.ndarray]:
         """`samples` seeded inputs, or `limit` if that is fewer."""
