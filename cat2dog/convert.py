@@ -183,3 +183,5 @@ def _check(path: Path, ours: Mapping[str, Tensor], wanted: Mapping[str, tuple[in
             f"{path} does not fit the config: {len(missing)} missing, {len(extra)} extra, {len(wrong)} of wrong shape, "
             f"{len(types)} of wrong type; mend the key map or the config\n" + "\n".join(problems)
         )
+    if unsound := [name for name in wanted if not torch.isfinite(ours[name]).all()]:
+        raise InputError(f"{path}: {len(unsound)} tensors hold NaN or infinite values, the first is {unsound[0]}")

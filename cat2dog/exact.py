@@ -13,6 +13,7 @@ from torch import Tensor
 from cat2dog.checkpoint import load
 from cat2dog.model import Cat2Dog
 from cat2dog.pixels import denormalise, normalise
+from runtime.errors import InputError
 
 # Scores held at once: 2^26 FP32 numbers are 256 MiB, and softmax needs as much again.
 _MAX_SCORES = 1 << 26
@@ -49,4 +50,9 @@ def _exact_image(model: Cat2Dog, image: UInt8[Tensor, "r r 3"], step: Callable[[
     for block in model.blocks:
         x = block(x, model.rope, plain_attention)
         step(1)
-    return denormalise(model.picture(x))[0]
+    picture = model.picture(x)
+    if not torch.isfinite(picture).all():
+        raise InputError(
+            "the network's output is not finite in FP32: the weights hold NaN or infinite values, or overflow"
+        )
+    return denormalise(picture)[0]

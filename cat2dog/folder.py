@@ -34,6 +34,6 @@ def refuse_existing(folder: str | os.PathLike[str], overwrite: bool) -> None:
     if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not overwrite:
-        raise InputError(f"{folder} exists already; remove it, or allow overwriting it")
+        raise InputError(f"{folder} exists already; remove it, or replace it with --overwrite")
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder} exists and is not a checkpoint, so it is not overwritten; choose another folder")

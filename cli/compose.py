@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.console import Update
+from cli.options import DEFAULT_BUILD_FOLDER, check_build_folder
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 # Judging an engine costs a forward pass a sample, in FP32 on a CPU where there is no GPU: at least one sample is
 # judged, and as many more as fit in this many floating-point operations.
 GATE_FLOPS = 4e12
+MOST_WORKSPACE_MIB = 1 << 20
 
 
 def recipe_of(args: argparse.Namespace, update: Update) -> Recipe:
     """The recipe that `--model` or `--recipe` names. Raises InputError where there is none."""
+    check_build_folder(args.build_dir)
     if getattr(args, "recipe", None):
         from export.recipe import load_recipe
 
@@ -67,8 +70,10 @@ def build_request(args: argparse.Namespace, recipe: Recipe, update: Update) -> B
 
     # What cannot be built is said before minutes are spent on exporting.
     batch, targets = BatchProfile.parse(args.batch), targets_of(args.targets)
+    if args.workspace is not None and not 1 <= args.workspace <= MOST_WORKSPACE_MIB:
+        raise InputError(f"workspace {args.workspace} MiB is not between 1 and {MOST_WORKSPACE_MIB}")
     flavor = choose_flavor(args.flavor)
-    choose_form(args.attention, flavor)
+    choose_form(args.attention, flavor, args.precision)
     onnx = exported(args, recipe, args.precision, update)
     return BuildRequest(
         onnx=onnx.path,
@@ -81,6 +86,7 @@ def build_request(args: argparse.Namespace, recipe: Recipe, update: Update) -> B
         targets=targets,
         workspace_mib=args.workspace,
         optimization_level=args.optimization_level,
+        judge=recipe.judge,
         root=Path(args.build_dir) / "engines",
         command=rebuild_command(args),
         verbose=args.verbose,
@@ -105,7 +111,7 @@ def targets_of(text: str | None) -> tuple[str, ...]:
     targets = []
     for part in text.split(","):
         digits = part.strip().lower().removeprefix("sm").replace(".", "")
-        if not digits.isdigit() or not 2 <= len(digits) <= 3:
+        if not (digits.isascii() and digits.isdigit()) or not 2 <= len(digits) <= 3:
             raise InputError(f"target '{part}' is no compute capability; give for example --targets 8.6,8.9")
         targets.append(f"{digits[:-1]}.{digits[-1]}")
     return tuple(sorted(set(targets), key=lambda target: [int(number) for number in target.split(".")]))
@@ -128,6 +134,8 @@ def rebuild_command(args: argparse.Namespace) -> str:
     for name in ("targets", "workspace", "optimization_level"):
         if getattr(args, name) is not None:
             words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    if args.build_dir != Path(DEFAULT_BUILD_FOLDER):
+        words += ["--build-dir", str(args.build_dir)]
     if args.opset != 17:
         words += ["--opset", str(args.opset)]
     return shlex.join(words)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from cli import compose, console, options
 
@@ -17,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.precision(parser)
     options.opset(parser)
     parser.add_argument("--batch", type=int, metavar="N", help="fix the batch to N (default: dynamic)")
-    parser.add_argument("--output", type=Path, metavar="FILE.onnx", help="default: build/onnx/{name}_{precision}.onnx")
+    parser.add_argument(
+        "--output", type=options.some_path, metavar="FILE.onnx", help="default: build/onnx/{name}_{precision}.onnx"
+    )
     options.build_folder(parser)
     options.json_output(parser)
 

@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
         return _list(args.json)
     if args.model is None:
         raise InputError(f"--model names no folder; give for example --model models/{next(iter(NAMED))}")
+    if not 0 <= args.seed < 1 << 63:
+        raise InputError(f"seed {args.seed} is not between 0 and 2**63-1")
     config = config_file(args.config) if args.config else lookup(args.model.name)
 
     from cat2dog.initialise import initialise

@@ -6,19 +6,24 @@ import argparse
 import os
 from pathlib import Path
 
+from runtime.errors import InputError
+
 PRECISIONS = ("fp32", "fp16", "bf16")
 BUILD_VARIABLE = "CAT2DOG_BUILD"
+DEFAULT_BUILD_FOLDER = "build"
 
 
 def model(parser: argparse.ArgumentParser, help: str = "checkpoint folder, for example models/500m-256") -> None:
     """`--model`."""
-    parser.add_argument("--model", type=Path, metavar="FOLDER", help=help)
+    parser.add_argument("--model", type=some_path, metavar="FOLDER", help=help)
 
 
 def model_or_recipe(parser: argparse.ArgumentParser) -> None:
     """`--model` or `--recipe`, one of them."""
     group = parser.add_mutually_exclusive_group(required=True)
-    group.add_argument("--model", type=Path, metavar="FOLDER", help="checkpoint folder, for example models/500m-256")
+    group.add_argument(
+        "--model", type=some_path, metavar="FOLDER", help="checkpoint folder, for example models/500m-256"
+    )
     group.add_argument(
         "--recipe", metavar="PACKAGE.MODULE:FACTORY", help="a recipe of your own, instead of a checkpoint"
     )
@@ -35,9 +40,9 @@ def build_folder(parser: argparse.ArgumentParser) -> None:
     """`--build-dir`: where ONNX files, references and engines are kept."""
     parser.add_argument(
         "--build-dir",
-        type=Path,
+        type=some_path,
         metavar="FOLDER",
-        default=Path(os.environ.get(BUILD_VARIABLE, "build")),
+        default=Path(os.environ.get(BUILD_VARIABLE) or DEFAULT_BUILD_FOLDER),
         help=f"where ONNX files, references and engines are kept (default: ${BUILD_VARIABLE} or build)",
     )
 
@@ -52,3 +57,17 @@ def opset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--opset", type=int, default=17, help="ONNX opset, 17 to 23 (default: 17, which TensorRT 8.6 reads)"
     )
+
+
+def check_build_folder(folder: Path) -> None:
+    """Raise InputError unless `folder` is, or can be made, a folder to write into."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"nothing can be kept in {folder}: give a --build-dir you may write to")
+
+
+def some_path(text: str) -> Path:
+    """A path argument; an empty one (an unset variable, most often) is not the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)

@@ -27,7 +27,7 @@ def pair(inputs: Sequence[Path], output: Path | None) -> list[Picture]:
     sources = find_images(inputs)
     single = len(sources) == 1 and not inputs[0].is_dir()
     if single and (output is None or (output.suffix.lower() in OUTPUT_SUFFIXES and not output.is_dir())):
-        return [Picture(sources[0], check_output(output or Path("out.png")))]
+        return [Picture(sources[0], check_output(_not_a_source(output or Path("out.png"), sources)))]
     if output is not None and not output.is_dir() and output.suffix:
         if single:
             check_output(output)  # names the formats that could be written
@@ -38,14 +38,12 @@ def pair(inputs: Sequence[Path], output: Path | None) -> list[Picture]:
         target = folder / f"{source.stem}.png"
         if target in taken:
             raise InputError(f"{taken[target]} and {source} would both be written to {target}; run them one at a time")
-        taken[target] = source
-    _make_folder(folder)
+        taken[_not_a_source(target, sources)] = source
     check_output(next(iter(taken)))
     return [Picture(source, target) for target, source in taken.items()]
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the output folder {folder}: {error.strerror or error}") from error
+def _not_a_source(target: Path, sources: Sequence[Path]) -> Path:
+    if target.exists() and any(target.samefile(source) for source in sources):
+        raise InputError(f"the dog would be written over the cat {target}: give another --output")
+    return target

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,11 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.model(parser)
     parser.add_argument("--engine", metavar="FILE.engine", help="run this engine instead of one chosen for --model")
     parser.add_argument(
-        "--input-image", type=Path, nargs="+", required=True, metavar="PATH", help="picture files, or folders of them"
+        "--input-image",
+        type=options.some_path,
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="picture files, or folders of them",
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=options.some_path,
         metavar="PATH",
         help="file for one picture (default: out.png), folder for several (default: out)",
     )
@@ -63,10 +67,15 @@ def run(args: argparse.Namespace) -> int:
     """Run every picture; one that cannot be read is named at the end, and the others are done."""
     from cli.pictures import pair
     from cli.runners import open_runner
+    from engines.batch import BatchProfile
 
     pictures = pair(args.input_image, args.output)
     if args.model is None and args.engine is None:
         raise InputError("give --model FOLDER (for example --model models/tiny-128) or --engine FILE.engine")
+    if args.psnr and args.model is None:
+        raise InputError("--psnr compares with a checkpoint: give --model too")
+    BatchProfile.parse(args.batch)
+    compose.targets_of(args.targets)
     started = console.Stopwatch()
     with console.progress("run") as update:
         recipe = compose.recipe_of(args, update) if args.model else None

@@ -36,11 +36,16 @@ def open_runner(args: argparse.Namespace, recipe: Recipe | None, update: Update)
         return ImageRunner(ReferenceRunner(recipe)), "PyTorch FP32"
     if runner == "tensorrt":
         return _engine(compose.built(args, recipe, update).path, recipe, update)
+    from engines.proxy import runnable
     from runtime.onnxruntime_runner import OnnxRuntimeRunner
 
     onnx = compose.exported(args, recipe, args.precision, update)
     update("loading", None)
-    return ImageRunner.from_runner(OnnxRuntimeRunner(onnx.path)), f"ONNX Runtime CPU {args.precision}"
+    about = f"ONNX Runtime CPU {args.precision}"
+    if args.precision == "bf16":
+        about += ", FP32 arithmetic with BF16 rounding"
+    with runnable(onnx.path) as path:
+        return ImageRunner.from_runner(OnnxRuntimeRunner(path)), about
 
 
 def _tensorrt_runs(flavor: str) -> bool:

@@ -19,7 +19,7 @@ from engines.process import Progress, run_child
 from engines.proxy import proxy_gate
 from engines.store import DEFAULT_ROOT, engine_path, find_engine
 from engines.validation import Validation
-from runtime.errors import AccuracyError, InputError, ToolchainError
+from runtime.errors import AccuracyError, EngineMismatch, InputError, ToolchainError
 from runtime.files import exclusive, remove_leftovers, sha256_file, sha256_text
 from runtime.flavors import TENSORRT_RTX, Flavor, find_flavor, find_flavors
 from runtime.gpu import find_gpus
@@ -47,7 +47,8 @@ class BuildRequest:
     """What to build. `validation` is the gate's, needed to build and not to find; `command` builds it again.
 
     `attention` is `native`, `decomposed` or `auto`; `flavor` a flavor, its name or `auto`; `targets` are compute
-    capabilities to build ahead of time for, none to let the machine decide.
+    capabilities to build ahead of time for, none to let the machine decide; `judge` is the metric and threshold that a
+    filed engine must have been judged by to be taken, None to take any.
     """
 
     onnx: Path
@@ -61,6 +62,7 @@ class BuildRequest:
     workspace_mib: int | None = None
     optimization_level: int | None = None
     root: Path = DEFAULT_ROOT
+    judge: tuple[str, float] | None = None
     command: str = ""
     verbose: bool = False
     force: bool = False
@@ -82,8 +84,18 @@ def find(request: BuildRequest) -> Built | None:
     """
     flavor = choose_flavor(request.flavor)
     path = engine_path(request.root, engine_key(request, flavor))
-    manifest = find_engine(path, flavor)
+    manifest = _filed(path, flavor, request)
     return Built(path, manifest, fresh=False) if manifest else None
+
+
+def _filed(path: Path, flavor: Flavor, request: BuildRequest, verify_hash: bool = False) -> Manifest | None:
+    """The sound engine at `path` that was judged as asked; raises AccuracyError where that judgement refused it."""
+    if request.judge is not None and path.exists():
+        with contextlib.suppress(EngineMismatch):  # without a sound manifest it is built again
+            gate = read_manifest(path).gate
+            if (gate.metric, gate.threshold) != (request.judge[0], float(request.judge[1])):
+                return None
+    return find_engine(path, flavor, verify_hash=verify_hash)
 
 
 def build(request: BuildRequest, progress: Progress = lambda phase, fraction: None) -> Built:
@@ -108,7 +120,7 @@ def _found_or_built(request: BuildRequest, flavor: Flavor, progress: Progress) -
     path = engine_path(request.root, key)
     with exclusive(path, on_wait=lambda lock: progress("waiting for another build of this engine", None)):
         # Another process may have built it meanwhile; what the listing would trust is not enough after a wait.
-        if not request.force and (manifest := find_engine(path, flavor, verify_hash=True)):
+        if not request.force and (manifest := _filed(path, flavor, request, verify_hash=True)):
             return Built(path, manifest, fresh=False)
         manifest = _build(request, key, path, flavor, progress)
     refuse_failed(path, manifest)
@@ -136,7 +148,7 @@ def choose_flavor(name: str | Flavor) -> Flavor:
 
 def engine_key(request: BuildRequest, flavor: Flavor) -> EngineKey:
     """Everything that changes the plan."""
-    form = choose_form(request.attention, flavor)
+    form = choose_form(request.attention, flavor, request.precision)
     gpus = [gpu for gpu in find_gpus() if not request.targets] if flavor.can_run else []
     targets = () if gpus else (request.targets or AHEAD_OF_TIME_TARGETS)
     if targets and flavor.name != TENSORRT_RTX:
@@ -164,11 +176,15 @@ def engine_key(request: BuildRequest, flavor: Flavor) -> EngineKey:
     )
 
 
-def choose_form(attention: str, flavor: Flavor) -> str:
+def choose_form(attention: str, flavor: Flavor, precision: str = "fp16") -> str:
     """`auto` is `native` where the flavor imports it as one fused layer, else `decomposed`.
 
-    Raises InputError for a form the flavor has not.
+    Raises InputError for a form the flavor has not, or not in this precision.
     """
+    if precision == "fp32":  # the fused kernels are of half precision; in FP32 the builder finds none and gives up
+        if attention == "native":
+            raise InputError("native attention has no FP32 kernels: use --attention decomposed, or fp16 or bf16")
+        attention = "decomposed" if attention == "auto" else attention
     has_native = flavor.name == TENSORRT_RTX or _at_least(flavor.version or "0", (10, 14))
     if attention == "auto":
         return "native" if has_native else "decomposed"
@@ -202,17 +218,25 @@ def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, pr
         )
         gate = _first_gate(request, request.validation, key, lowered, flavor, progress)
         manifest = _manifest(request, key, path, plan, lowered, answer, gate)
-        # The engine before its manifest: without one it is no engine, so a crash between the two files nothing.
-        manifest_path(path).unlink(missing_ok=True)
-        try:
-            os.replace(plan, path)
-            write_manifest(path, manifest)
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            raise ToolchainError(f"cannot write {path}: {error.strerror or error}") from error
+        if engine_key(request, flavor) != key:
+            raise ToolchainError(f"{request.onnx} changed while the engine was built from it: run the command again")
+        _file(plan, path, manifest)
     if flavor.can_run and not key.targets:
         manifest = run_gate(path, request.validation, flavor, progress, request.verbose)
     return manifest
+
+
+def _file(plan: Path, path: Path, manifest: Manifest) -> None:
+    """The engine before its manifest: without one it is no engine, so a crash between the two files nothing."""
+    manifest_path(path).unlink(missing_ok=True)
+    try:
+        os.replace(plan, path)
+        write_manifest(path, manifest)
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ToolchainError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
 
 
 def _child_request(request: BuildRequest, key: EngineKey, lowered: Lowered, plan: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def proxy_gate(lowered: Path, validation: Validation, batch: int, why: str) -> G
     The graph is the very one the plan was built from, so a wrong lowering or export shows; the builder's own faults
     do not. `failed` where even the proxy is below the threshold.
     """
-    with _runnable(lowered) as path, OnnxRuntimeRunner(path) as runner:
+    with runnable(lowered) as path, OnnxRuntimeRunner(path) as runner:
         each = scores(validation.metric, answers(runner, validation, batch), validation.expected)
     state = "pending" if min(each) >= validation.threshold else "failed"
     note = f"not run: {why}; proxy: the lowered ONNX in ONNX Runtime"
@@ -29,7 +29,7 @@ def proxy_gate(lowered: Path, validation: Validation, batch: int, why: str) -> G
 
 
 @contextmanager
-def _runnable(lowered: Path) -> Iterator[Path]:
+def runnable(lowered: Path) -> Iterator[Path]:
     """The graph itself, or for BF16 one that ONNX Runtime's CPU can run, with the same roundings."""
     if not has_bf16(load(lowered)):
         yield lowered

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export.key import export_key, versions
-from export.onnx_file import OnnxFile, data_path, describe_files, up_to_date
+from export.onnx_file import OnnxFile, data_path, describe_files, read, up_to_date
 from export.policy import Policy, policy_for
 from export.recipe import Recipe
 from runtime.errors import InputError, ToolchainError
@@ -55,6 +55,7 @@ def export(
     key = export_key(recipe, policy, opset, batch)
     if ready := up_to_date(path, key):
         return ready
+    _refuse_foreign_manifest(path)
     with exclusive(path):
         if ready := up_to_date(path, key):
             return ready
@@ -74,15 +75,28 @@ def _export(recipe, path, policy, opset, batch, key, progress) -> OnnxFile:
     _label(model, recipe, policy)
     with _one_line(path):
         _write(model, path, lambda done: progress("writing weights", done))
-        finished = _described(recipe, path, key, attention_nodes, nodes, time.perf_counter() - began)
         try:
+            finished = _described(recipe, path, key, attention_nodes, nodes, time.perf_counter() - began)
             finished.save()
-        except OSError:
+        except BaseException:  # Ctrl-C too: hashing gigabytes takes seconds
             for file in (path, data_path(path)):  # without its manifest the graph is a leftover
                 file.unlink(missing_ok=True)
             raise
     progress("done", 1.0)
     return finished
+
+
+def _refuse_foreign_manifest(path: Path) -> None:
+    """Beside a graph, `X.json` is a manifest of ours, whole or damaged; alone it may be anything of the user's."""
+    manifest = path.with_suffix(".json")
+    if path.exists() or not manifest.exists():
+        return
+    try:
+        read(path)
+    except InputError as error:
+        raise InputError(
+            f"{manifest} would be overwritten by the manifest of {path.name}: choose another name"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import inspect
 import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -91,7 +94,8 @@ class ModuleRecipe:
             if self._module is None:
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(self.seed)
-                    self._module = self.build().eval()
+                    with _users_code(f"recipe '{self.name}'"):
+                        self._module = self.build().eval()
             return self._module
 
     def validation(self, limit: int | None = None) -> dict[str, np.ndarray]:
@@ -127,7 +131,7 @@ class ModuleRecipe:
         return int(counter.get_total_flops())
 
     def identity(self) -> dict[str, str]:
-        """The weights and buffers by content, and the module by its printed structure."""
+        """Weights and buffers by content, the module by its printed structure and by the source of its classes."""
         import hashlib
 
         module = self.module()
@@ -139,9 +143,23 @@ class ModuleRecipe:
             "recipe": self.name,
             "module": f"{type(module).__module__}.{type(module).__qualname__}",
             "structure_sha256": hashlib.sha256(repr(module).encode()).hexdigest(),
+            "code_sha256": _code_sha256([self.build, *{type(part) for part in module.modules()}]),
             "weights_sha256": digest.hexdigest(),
             **self.about,
         }
+
+
+def _code_sha256(objects: Sequence[Any]) -> str:
+    """Content hash of the files that define these functions and classes; torch's own go by its version instead."""
+    import hashlib
+
+    sources = set()
+    for each in objects:
+        with contextlib.suppress(TypeError, OSError):  # built in, or typed at a prompt: no file to hash
+            file = inspect.getsourcefile(each)
+            if file and not (getattr(each, "__module__", None) or "").startswith("torch."):
+                sources.add(Path(file).read_bytes())
+    return hashlib.sha256(b"\0".join(sorted(sources))).hexdigest()
 
 
 def torch_uint8() -> torch.dtype:
@@ -164,6 +182,18 @@ def random_tensor(spec: TensorSpec, batch: int, generator: np.random.Generator) 
     return generator.standard_normal(shape, dtype=np.float32).astype(dtype)
 
 
+@contextlib.contextmanager
+def _users_code(what: str, *but: type[Exception]) -> Iterator[None]:
+    """What a user's own code raises is theirs to mend: one line, and the traceback with --verbose."""
+    try:
+        yield
+    except (InputError, *but):
+        raise
+    except Exception as error:
+        first = next(iter(str(error).strip().splitlines()), "")[:300]
+        raise InputError(f"{what} failed with {type(error).__name__}: {first}; --verbose shows where") from error
+
+
 _MEMBERS = ("name", "inputs", "outputs", "judge", "module", "validation", "reference", "flops", "identity")
 
 
@@ -180,7 +210,8 @@ def load_recipe(target: str) -> Recipe:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        module = importlib.import_module(module_name)
+        with _users_code(f"recipe '{target}'", ModuleNotFoundError):
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and not (module_name == error.name or module_name.startswith(error.name + ".")):
             raise InputError(
@@ -193,12 +224,25 @@ def load_recipe(target: str) -> Recipe:
         raise InputError(
             f"recipe '{target}': '{module_name}' has no factory '{attribute}'; it has: {near[:200] or 'none'}"
         )
-    recipe = factory()
+    with _users_code(f"recipe '{target}'"):
+        recipe = factory()
     missing = [member for member in _MEMBERS if not hasattr(recipe, member)]
     if missing:
         raise InputError(f"recipe '{target}' returned a {type(recipe).__name__} that lacks {', '.join(missing)}")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", recipe.name):
+    _check_specs(target, [*recipe.inputs, *recipe.outputs])
+    if not isinstance(recipe.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", recipe.name):
         raise InputError(
             f"recipe '{target}' is named '{recipe.name}'; a name is letters, digits, '.', '_' and '-', at most 100"
         )
     return recipe
+
+
+def _check_specs(target: str, specs: Sequence[TensorSpec]) -> None:
+    names = [spec.name for spec in specs]
+    if len(set(names)) != len(names):
+        raise InputError(f"recipe '{target}' gives one name to several tensors: {', '.join(names)}")
+    for spec in specs:
+        try:
+            spec.numpy_dtype  # noqa: B018  raises for a name that numpy does not know
+        except TypeError as error:
+            raise InputError(f"recipe '{target}': '{spec.name}' is of unknown type '{spec.dtype}'") from error

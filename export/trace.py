@@ -33,7 +33,10 @@ def trace(recipe: Recipe, opset: int = 17, batch: int | None = None) -> ir.Model
     """
     import numpy as np
     import torch
+    import torch._dynamo
+    import torch.onnx
 
+    # Imported above and not by the exporter, which takes a Ctrl-C while it imports for a fault of the module.
     asked = torch_opset(opset)
     module = wrapped_module(recipe)
     generator = np.random.default_rng(0)
@@ -166,8 +169,10 @@ def _check_shape(what: str, value: ir.Value, spec: TensorSpec, recipe: Recipe, b
 
 def _explained(recipe: Recipe, error: Exception, dynamic: bool) -> InputError:
     cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
+    while cause.__cause__ is not None or isinstance(cause.__context__, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+    if isinstance(cause, KeyboardInterrupt):
+        raise cause
     if isinstance(cause, InputError):
         return cause
     first = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)

@@ -64,11 +64,21 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     """Remove temporary files and folders in `folder` whose process is gone; only killed processes leave any."""
     for leftover in Path(folder).glob(".tmp-*-*"):
         owner = leftover.name.split("-")[1]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+        if owner.isdigit() and not _is_alive(int(owner)):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

@@ -190,7 +190,7 @@ def test_a_mismatch_names_path_shape_and_type(folder):
 
 def test_an_existing_folder_is_replaced_only_when_allowed(folder):
     other = replace(SMALL, depth=1)
-    with pytest.raises(InputError, match="small exists already; remove it, or allow overwriting it"):
+    with pytest.raises(InputError, match="small exists already; remove it, or replace it with --overwrite"):
         save(folder, other, Cat2Dog(other))
     save(folder, other, Cat2Dog(other), overwrite=True)
     assert load(folder).config == other

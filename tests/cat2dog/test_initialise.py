@@ -116,7 +116,7 @@ def test_initialise_writes_a_checkpoint_and_counts(tmp_path):
     model = load(tmp_path / "tiny-128")
     weights = dict(random_weights(TINY, 0))
     assert all(torch.equal(parameter, weights[name]) for name, parameter in model.named_parameters())
-    with pytest.raises(InputError, match=r"tiny-128 exists already; remove it, or allow overwriting it"):
+    with pytest.raises(InputError, match=r"tiny-128 exists already; remove it, or replace it with --overwrite"):
         initialise(TINY, 0, tmp_path / "tiny-128")
 
 
