@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from engines.constants import constant
 from runtime.errors import InputError
 
 DOMAIN = "cat2dog"
@@ -144,8 +145,8 @@ def _scale_queries(node: ir.Node, model: ir.Model) -> ir.Value:
         raise InputError(f"{node.name}: attention scale {scale} is not a number: export the model again")
     # One constant a value and type: heads of one size share it.
     rounded = np.array(scale, np.float32).astype(_NUMPY[dtype])
-    constant = _initializer(model, f"cat2dog.scale_{float(rounded)!r}_{dtype.name.lower()}", rounded, dtype)
-    product = _node("Mul", [query, constant], {}, f"{node.name}.scale_queries", dtype)
+    scale_value = constant(model, f"cat2dog.scale_{float(rounded)!r}_{dtype.name.lower()}", rounded, dtype)
+    product = _node("Mul", [query, scale_value], {}, f"{node.name}.scale_queries", dtype)
     product.outputs[0].shape = query.shape
     _graph(node).insert_before(node, product)
     return product.outputs[0]
@@ -160,7 +161,7 @@ def _causal_mask(node: ir.Node, model: ir.Model) -> ir.Value:
             f"{node.name}: a causal mask of {rows} by {columns} would be stored in the engine; at most 8192 by 8192"
         )
     mask = np.where(np.tril(np.ones((rows, columns), bool)), 0, np.finfo(np.float32).min).astype(np.float32)
-    return _initializer(model, f"cat2dog.causal_{rows}x{columns}", mask, ir.DataType.FLOAT)
+    return constant(model, f"cat2dog.causal_{rows}x{columns}", mask, ir.DataType.FLOAT)
 
 
 def _graph(node: ir.Node) -> ir.Graph:
@@ -168,16 +169,6 @@ def _graph(node: ir.Node) -> ir.Graph:
     if not isinstance(graph, ir.Graph):
         raise InputError(f"{node.name}: attention inside a function; export the model again")
     return graph
-
-
-def _initializer(model: ir.Model, name: str, array: np.ndarray, dtype: ir.DataType) -> ir.Value:
-    existing = model.graph.initializers.get(name)
-    if existing is not None:
-        return existing
-    tensor = ir.Tensor(array, dtype=dtype, name=name)
-    value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape), const_value=tensor)
-    model.graph.register_initializer(value)
-    return value
 
 
 def _node(op_type: str, inputs: list, attributes: dict, name: str, dtype: ir.DataType | None) -> ir.Node:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
+from engines.constants import integers
 from runtime.errors import ToolchainError
 
 
@@ -39,15 +39,8 @@ def _to_18(model: ir.Model) -> None:
         if node.domain not in ("", "ai.onnx"):
             continue
         if node.op_type.startswith("Reduce") and "axes" in node.attributes:
-            axes = np.array(node.attributes.pop("axes").as_ints(), np.int64)
-            name = "cat2dog.axes_" + "_".join(str(axis) for axis in axes)
-            initializer = model.graph.initializers.get(name)
-            if initializer is None:
-                tensor = ir.tensor(axes, name=name)
-                initializer = ir.Value(
-                    name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(axes.shape), const_value=tensor
-                )
-                model.graph.register_initializer(initializer)
+            axes = node.attributes.pop("axes").as_ints()
+            initializer = integers(model, "cat2dog.axes_" + "_".join(str(axis) for axis in axes), axes)
             node.resize_inputs(2)
             node.replace_input_with(1, initializer)
         elif node.op_type == "Split" and len(node.inputs) == 1:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
+
+from engines.constants import integers
 
 _PERM = (2, 0, 3, 1, 4)
 
@@ -144,8 +145,8 @@ def _write(
         return ir.Value(name=f"{name}.{suffix}", type=dtype, shape=ir.Shape([batch, *shape]))
 
     thirds = [value(f"{part}.packed", [tokens, heads * size]) for part in "qkv"]
-    lengths = _constant(model, f"cat2dog.thirds_{heads * size}", [heads * size] * 3)
-    shape = _constant(model, f"cat2dog.heads_{tokens}x{heads}x{size}", [-1, tokens, heads, size])
+    lengths = integers(model, f"cat2dog.thirds_{heads * size}", [heads * size] * 3)
+    shape = integers(model, f"cat2dog.heads_{tokens}x{heads}x{size}", [-1, tokens, heads, size])
     nodes = [ir.node("Split", [packed, lengths], {"axis": 2}, outputs=thirds, name=f"{name}.split")]
     turned = []
     for part, third in zip("qkv", thirds, strict=True):
@@ -158,14 +159,3 @@ def _write(
     graph.insert_before(turn, nodes)
     for old in parts:
         old.output.replace_all_uses_with(turned[old.index], replace_graph_outputs=True)
-
-
-def _constant(model: ir.Model, name: str, numbers: list[int]) -> ir.Value:
-    existing = model.graph.initializers.get(name)
-    if existing is not None:
-        return existing
-    array = np.array(numbers, np.int64)
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
-    model.graph.register_initializer(value)
-    return value
