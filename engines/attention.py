@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from engines.constants import constant
+from engines.graph import graph_of, new_node, replace_node
 from runtime.errors import InputError
 
 DOMAIN = "cat2dog"
@@ -91,7 +92,9 @@ def write_native(node: ir.Node, model: ir.Model) -> None:
     query, key, value, *mask = _inputs(node)
     scaled = _scale_queries(node, model)
     attributes = {"scale": 1.0, "is_causal": int(node.op_type == "CausalAttention")}
-    _replace(node, _node("Attention", [scaled, key, value, *mask], attributes, node.name or "Attention", _type(query)))
+    replace_node(
+        node, new_node("Attention", [scaled, key, value, *mask], attributes, node.name or "Attention", _type(query))
+    )
 
 
 def write_decomposed(node: ir.Node, model: ir.Model) -> None:
@@ -101,7 +104,7 @@ def write_decomposed(node: ir.Node, model: ir.Model) -> None:
     nodes: list[ir.Node] = []
 
     def add(op_type: str, inputs: list, attributes: dict | None = None, to: ir.DataType = dtype) -> ir.Value:
-        new = _node(op_type, inputs, attributes or {}, f"{name}.{op_type}_{len(nodes)}", to)
+        new = new_node(op_type, inputs, attributes or {}, f"{name}.{op_type}_{len(nodes)}", to)
         nodes.append(new)
         return new.outputs[0]
 
@@ -114,7 +117,7 @@ def write_decomposed(node: ir.Node, model: ir.Model) -> None:
         wide = add("Add", [wide, _causal_mask(node, model)], to=ir.DataType.FLOAT)
     weights = add("Softmax", [wide], {"axis": -1}, to=ir.DataType.FLOAT)
     add("MatMul", [_cast(add, weights, dtype), value])
-    _replace(node, *nodes)
+    replace_node(node, *nodes)
 
 
 def _cast(add: Callable[..., ir.Value], value: ir.Value, dtype: ir.DataType) -> ir.Value:
@@ -146,9 +149,9 @@ def _scale_queries(node: ir.Node, model: ir.Model) -> ir.Value:
     # One constant a value and type: heads of one size share it.
     rounded = np.array(scale, np.float32).astype(_NUMPY[dtype])
     scale_value = constant(model, f"cat2dog.scale_{float(rounded)!r}_{dtype.name.lower()}", rounded, dtype)
-    product = _node("Mul", [query, scale_value], {}, f"{node.name}.scale_queries", dtype)
+    product = new_node("Mul", [query, scale_value], {}, f"{node.name}.scale_queries", dtype)
     product.outputs[0].shape = query.shape
-    _graph(node).insert_before(node, product)
+    graph_of(node).insert_before(node, product)
     return product.outputs[0]
 
 
@@ -162,24 +165,3 @@ def _causal_mask(node: ir.Node, model: ir.Model) -> ir.Value:
         )
     mask = np.where(np.tril(np.ones((rows, columns), bool)), 0, np.finfo(np.float32).min).astype(np.float32)
     return constant(model, f"cat2dog.causal_{rows}x{columns}", mask, ir.DataType.FLOAT)
-
-
-def _graph(node: ir.Node) -> ir.Graph:
-    graph = node.graph
-    if not isinstance(graph, ir.Graph):
-        raise InputError(f"{node.name}: attention inside a function; export the model again")
-    return graph
-
-
-def _node(op_type: str, inputs: list, attributes: dict, name: str, dtype: ir.DataType | None) -> ir.Node:
-    output = ir.Value(name=f"{name}.out", type=ir.TensorType(dtype) if dtype is not None else None)
-    return ir.node(op_type, inputs, attributes, name=name, outputs=[output])
-
-
-def _replace(node: ir.Node, *new: ir.Node) -> None:
-    graph, old, output = _graph(node), node.outputs[0], new[-1].outputs[0]
-    output.shape, output.type = old.shape, old.type
-    graph.insert_before(node, list(new))
-    old.replace_all_uses_with(output, replace_graph_outputs=True)
-    output.name = old.name
-    graph.remove(node, safe=True)

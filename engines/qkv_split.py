@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from engines.constants import integers
+from engines.graph import constant_integers, integer_attribute, is_op, permutes
 
 _PERM = (2, 0, 3, 1, 4)
 
@@ -37,9 +38,7 @@ def split_packed_qkv(model: ir.Model) -> int:
 def _rewrite(turn: ir.Node, model: ir.Model) -> bool:
     folded = turn.inputs[0]
     fold = folded.producer() if folded is not None else None
-    if folded is None or fold is None or not _is(turn, "Transpose") or not _is(fold, "Reshape"):
-        return False
-    if "perm" not in turn.attributes or tuple(turn.attributes["perm"].as_ints()) != _PERM:
+    if folded is None or fold is None or not permutes(turn, _PERM) or not is_op(fold, "Reshape"):
         return False
     packed = fold.inputs[0]
     sizes = _known_sizes(packed, folded)
@@ -54,10 +53,6 @@ def _rewrite(turn: ir.Node, model: ir.Model) -> bool:
         if node.graph is not None and not any(output.uses() or output.is_graph_output() for output in node.outputs):
             node.graph.remove(node, safe=True)
     return True
-
-
-def _is(node: ir.Node, op_type: str) -> bool:
-    return node.op_type == op_type and node.domain in ("", "ai.onnx")
 
 
 def _known_sizes(packed: ir.Value | None, folded: ir.Value | None) -> tuple[int, int, int] | None:
@@ -77,11 +72,11 @@ def _parts(turn: ir.Node) -> list[_Part]:
     users = [use.node for use in turn.outputs[0].uses()]
     if turn.outputs[0].is_graph_output():
         return []
-    if len(users) == 1 and _is(users[0], "Split"):
+    if len(users) == 1 and is_op(users[0], "Split"):
         return _split_parts(users[0])
     parts: list[_Part] = []
     for user in users:
-        taken = _slice_parts(user) if _is(user, "Slice") else _gather_part(user)
+        taken = _slice_parts(user) if is_op(user, "Slice") else _gather_part(user)
         if not taken:
             return []
         parts += taken
@@ -89,8 +84,8 @@ def _parts(turn: ir.Node) -> list[_Part]:
 
 
 def _split_parts(split: ir.Node) -> list[_Part]:
-    axis = split.attributes["axis"].as_int() if "axis" in split.attributes else 0
-    sizes = _ints(split.inputs[1]) if len(split.inputs) > 1 and split.inputs[1] is not None else [1, 1, 1]
+    axis = integer_attribute(split, "axis", 0)
+    sizes = constant_integers(split.inputs[1]) if len(split.inputs) > 1 and split.inputs[1] is not None else [1, 1, 1]
     if axis != 0 or len(split.outputs) != 3 or sizes != [1, 1, 1]:
         return []
     each = [_squeezed(index, split, output) for index, output in enumerate(split.outputs)]
@@ -99,7 +94,9 @@ def _split_parts(split: ir.Node) -> list[_Part]:
 
 def _slice_parts(node: ir.Node) -> list[_Part]:
     """As PyTorch's exporter writes `unbind`: `x[i : i + 1]`, then a Squeeze."""
-    start, end, axes, *step = [_ints(value) for value in node.inputs[1:]] if len(node.inputs) >= 4 else [None] * 3
+    start, end, axes, *step = (
+        [constant_integers(value) for value in node.inputs[1:]] if len(node.inputs) >= 4 else [None] * 3
+    )
     if start is None or end is None or axes != [0] or step not in ([], [[1]]) or end[0] != start[0] + 1:
         return []
     return (_squeezed(start[0], node, node.outputs[0]) or []) if 0 <= start[0] < 3 else []
@@ -110,27 +107,23 @@ def _squeezed(index: int, node: ir.Node, output: ir.Value) -> list[_Part] | None
     users = [use.node for use in output.uses()]
     if output.is_graph_output():
         return None
-    if not all(_is(user, "Squeeze") and len(user.inputs) > 1 and _ints(user.inputs[1]) == [0] for user in users):
+    if not all(
+        is_op(user, "Squeeze") and len(user.inputs) > 1 and constant_integers(user.inputs[1]) == [0] for user in users
+    ):
         return None
     return [_Part(index, (node, user)) for user in users]
 
 
 def _gather_part(node: ir.Node) -> list[_Part]:
     """`x[i]` is a Gather with one index that is a number, not a list of one."""
-    if not _is(node, "Gather") or len(node.inputs) != 2:
+    if not is_op(node, "Gather") or len(node.inputs) != 2:
         return []
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+    axis = integer_attribute(node, "axis", 0)
     chosen = node.inputs[1].const_value if node.inputs[1] is not None else None
     if axis != 0 or chosen is None or len(chosen.shape) != 0:
         return []
     index = int(chosen.numpy()) % 3
     return [_Part(index, (node,))]
-
-
-def _ints(value: ir.Value | None) -> list[int] | None:
-    return (
-        None if value is None or value.const_value is None else [int(n) for n in value.const_value.numpy().reshape(-1)]
-    )
 
 
 def _write(
