@@ -1,5 +1,6 @@
 """The forms an attention node can take before TensorRT sees it.
 
+`plugin` is a fused kernel of ours with the norm, RoPE and transposes around the node (`engines.fused_attention`);
 `native` is ONNX `Attention` (opset 23), which TensorRT >= 10.14 and TensorRT-RTX import as one fused layer;
 `decomposed` is MatMul, Softmax, MatMul, which every flavor reads.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import ml_dtypes
 import numpy as np
@@ -16,10 +18,15 @@ import onnx_ir as ir
 
 from engines.constants import constant
 from engines.graph import graph_of, new_node, replace_node
+from engines.kernels.problem import Unsupported
 from runtime.errors import InputError
 
+if TYPE_CHECKING:
+    from engines.fused_attention import FusedLowering
+
 DOMAIN = "cat2dog"
-FORMS = ("native", "decomposed")
+FORMS = ("plugin", "native", "decomposed")
+NEUTRAL = ("Attention", "MaskedAttention", "CausalAttention")
 NATIVE_OPSET = 23
 _NUMPY = {
     ir.DataType.FLOAT: np.dtype(np.float32),
@@ -30,36 +37,61 @@ _NUMPY = {
 
 @dataclass(frozen=True)
 class LoweredNode:
-    """What became of one attention node, and why, for the manifest."""
+    """What became of one attention node, and why, for the manifest.
+
+    Of a fused one also which kernel it got, and how many milliseconds that took when it was tuned.
+    """
 
     node: str
     form: str
     why: str
+    variant: str = ""
+    milliseconds: float | None = None
 
 
 def attention_nodes(model: ir.Model) -> list[ir.Node]:
     """The neutral attention nodes of a graph, in order."""
-    return [node for node in model.graph.all_nodes() if node.domain == DOMAIN and node.op_type.endswith("Attention")]
+    return [node for node in model.graph.all_nodes() if node.domain == DOMAIN and node.op_type in NEUTRAL]
 
 
-def lower_attention(model: ir.Model, form: str) -> list[LoweredNode]:
-    """Replace every attention node of `model` in place by `form`, or by `decomposed` where the node does not fit.
+def lower_attention(
+    model: ir.Model, form: str, fused: FusedLowering | None = None, fallback: str = "decomposed"
+) -> list[LoweredNode]:
+    """Replace every attention node of `model` in place by `form`, or by another where the node does not fit.
 
-    Removes the function bodies; raises InputError for an unknown form.
+    `plugin` needs `fused`, and gives way to `fallback`, as `native` does to `decomposed`. Removes the function bodies;
+    raises InputError for an unknown form.
     """
     if form not in FORMS:
         raise InputError(f"attention form '{form}' is not one of {', '.join(FORMS)}")
+    if form == "plugin" and fused is None:
+        raise InputError("attention form 'plugin' needs kernels; there is no planner to take them from")
     lowered = []
     for node in attention_nodes(model):
-        obstacle = native_obstacle(node) if form == "native" else ""
-        taken = "decomposed" if obstacle else form
-        writer: Callable[[ir.Node, ir.Model], None] = write_native if taken == "native" else write_decomposed
-        writer(node, model)
-        lowered.append(LoweredNode(node.name or "", taken, obstacle or "as asked"))
+        name = node.name or ""
+        if form == "plugin" and fused is not None:
+            try:
+                done = fused.lower(node, model)
+                kernel = done.kernel
+                lowered.append(LoweredNode(name, form, done.why, kernel.variant, kernel.milliseconds))
+            except Unsupported as reason:
+                lowered.append(LoweredNode(name, *_plain(node, model, fallback, str(reason))))
+        else:
+            lowered.append(LoweredNode(name, *_plain(node, model, form)))
     for identifier in [identifier for identifier in model.functions if identifier[0] == DOMAIN]:
         del model.functions[identifier]
-    model.opset_imports.pop(DOMAIN, None)
+    if not any(node.form == "plugin" for node in lowered):
+        model.opset_imports.pop(DOMAIN, None)
     return lowered
+
+
+def _plain(node: ir.Node, model: ir.Model, form: str, why: str = "") -> tuple[str, str]:
+    """Write the node in ONNX's own operators; returns the form taken and why."""
+    obstacle = native_obstacle(node) if form == "native" else ""
+    taken = "decomposed" if obstacle else form
+    writer: Callable[[ir.Node, ir.Model], None] = write_native if taken == "native" else write_decomposed
+    writer(node, model)
+    return taken, "; ".join(filter(None, (why, obstacle))) or "as asked"
 
 
 def native_obstacle(node: ir.Node) -> str:

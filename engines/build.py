@@ -39,8 +39,20 @@ from runtime.manifest import (
 # What TensorRT-RTX plans are built for where no GPU says otherwise: A100, RTX 30, RTX 40, RTX 50.
 AHEAD_OF_TIME_TARGETS = ("8.0", "8.6", "8.9", "12.0")
 # The code that decides what a plan holds; a change in any of these makes a new key.
-_DECIDING = ("attention.py", "constants.py", "graph.py", "qkv_split.py", "lowering.py", "opset.py", "configure.py")
-_DECIDING += ("child.py",)
+_DECIDING = (
+    *(
+        "attention.py",
+        "constants.py",
+        "graph.py",
+        "qkv_split.py",
+        "lowering.py",
+        "opset.py",
+        "configure.py",
+        "child.py",
+    ),
+    *("fused_attention.py", "fused_node.py", "fold_layout.py", "fold_norm.py", "fold_rope.py"),
+    *("kernels/launch.py", "kernels/problem.py", "kernels/sizes.py"),
+)
 
 
 @dataclass(frozen=True)

@@ -99,3 +99,41 @@ def remove_unread(values: Iterable[ir.Value | None]) -> None:
         elif node.graph is not None and not any(output.uses() or output.is_graph_output() for output in node.outputs):
             stack += [read for read in node.inputs if read is not None]
             node.graph.remove(node, safe=True)
+
+
+def through_casts(value: ir.Value, precision: ir.DataType) -> ir.Value:
+    """What the value was before casts between FP32 and `precision`: the same number but for rounding."""
+    types = (ir.DataType.FLOAT, precision)
+    while (cast := made_by(value, "Cast")) is not None and cast.inputs[0] is not None:
+        if value.dtype not in types or cast.inputs[0].dtype not in types:
+            break
+        value = cast.inputs[0]
+    return value
+
+
+def in_precision(value: ir.Value, precision: ir.DataType) -> ir.Value | None:
+    """The value itself, or what it was widened to FP32 from, of type `precision`; None where there is no such thing."""
+    while value.dtype != precision:
+        cast = made_by(value, "Cast")
+        if cast is None or cast.inputs[0] is None or value.dtype != ir.DataType.FLOAT:
+            return None
+        value = cast.inputs[0]
+    return value
+
+
+def constant_operand(node: ir.Node | None) -> tuple[np.ndarray, ir.Value] | None:
+    """The constant operand of a node of two, before any cast of it, and the other; None unless one is constant."""
+    if node is None or len(node.inputs) != 2 or any(value is None for value in node.inputs):
+        return None
+    first, second = node.inputs[0], node.inputs[1]
+    assert first is not None and second is not None
+    arrays = [constant_array(_uncast(value)) for value in (first, second)]
+    if (arrays[0] is None) == (arrays[1] is None):
+        return None
+    return (arrays[0], second) if arrays[0] is not None else (arrays[1], first)  # type: ignore[return-value]
+
+
+def _uncast(value: ir.Value) -> ir.Value:
+    """A constant before the cast that rounds it, so that its precision is not lost."""
+    cast = made_by(value, "Cast")
+    return cast.inputs[0] if cast is not None and cast.inputs[0] is not None else value

@@ -14,6 +14,11 @@ import onnx_ir as ir
 
 from engines.attention import NATIVE_OPSET, LoweredNode, lower_attention
 from engines.batch import BatchProfile
+from engines.bf16 import compute_wide
+from engines.fused_attention import FusedLowering
+from engines.fused_body import checkable
+from engines.fused_node import kernels_sha256
+from engines.kernels.problem import Planner
 from engines.opset import raise_opset
 from engines.qkv_split import split_packed_qkv
 from runtime.errors import InputError, ToolchainError
@@ -35,25 +40,38 @@ class Lowered:
         return max(set(taken), key=taken.count) if taken else "none"
 
 
-def lowered_path(neutral: Path, form: str, batch: BatchProfile) -> Path:
-    """`500m-256_fp16.native_b1-1.onnx` beside `500m-256_fp16.onnx`."""
-    return neutral.with_name(f"{neutral.stem}.{form}_{batch.label}.onnx")
+def lowered_path(neutral: Path, form: str, batch: BatchProfile, model: ir.Model | None = None) -> Path:
+    """`500m-256_fp16.native_b1-1.onnx` beside `500m-256_fp16.onnx`.
+
+    Of the form `plugin` with 8 digits more, which stand for the kernels in `model`: they differ from GPU to GPU, and
+    two builds may lower one file at once.
+    """
+    kernels = f"_{kernels_sha256(model)[:8]}" if form == "plugin" and model is not None else ""
+    return neutral.with_name(f"{neutral.stem}.{form}_{batch.label}{kernels}.onnx")
 
 
-def lower(neutral: str | os.PathLike[str], form: str, batch: BatchProfile) -> Lowered:
+def lower(
+    neutral: str | os.PathLike[str],
+    form: str,
+    batch: BatchProfile,
+    planner: Planner | None = None,
+    fallback: str = "decomposed",
+) -> Lowered:
     """Write the lowered form of a neutral file and return it.
 
-    Raises InputError for a file that is not ONNX or whose batch cannot be what is asked, ToolchainError where the
-    result cannot be written.
+    The form `plugin` takes its kernels from `planner`, and `fallback` where that has none. Raises InputError for a file
+    that is not ONNX or whose batch cannot be what is asked, ToolchainError where the result cannot be written or, in
+    the form `plugin`, does not compute what the neutral file does.
     """
     neutral = Path(neutral)
     model = load(neutral)
-    nodes = lower_attention(model, form)
-    fix_batch(model, batch, neutral)
-    qkv_splits = split_packed_qkv(model) if form == "decomposed" else 0
+    symbols = fix_batch(model, batch, neutral)
+    qkv_splits = split_packed_qkv(model) if form in ("decomposed", "plugin") else 0
+    fused = FusedLowering(planner, batch, symbols) if planner is not None else None
+    nodes = lower_attention(model, form, fused, fallback)
     if any(node.form == "native" for node in nodes):
         raise_opset(model, NATIVE_OPSET)
-    path = lowered_path(neutral, form, batch)
+    path = lowered_path(neutral, form, batch, model)
     try:
         with exclusive(path), atomic_path(path) as temporary:
             # External tensors keep pointing at the neutral file's data; the new ones are scalars and stay inside.
@@ -79,10 +97,10 @@ def _decode_error() -> type[Exception]:
     return DecodeError
 
 
-def fix_batch(model: ir.Model, batch: BatchProfile, path: Path) -> None:
+def fix_batch(model: ir.Model, batch: BatchProfile, path: Path) -> set[str]:
     """Make the batch a constant where the profile has one size, so that the builder folds every shape.
 
-    Raises InputError where the graph's batch is already another constant.
+    Returns what the batch is, or was, called in shapes. Raises InputError where it is already another constant.
     """
     symbols = set()
     for value in model.graph.inputs:
@@ -99,11 +117,12 @@ def fix_batch(model: ir.Model, batch: BatchProfile, path: Path) -> None:
         elif batch.fixed:  # a dimension without a name: no other value tells that it is the same
             value.shape = ir.Shape([batch.most, *value.shape[1:]])
     if not batch.fixed:
-        return
+        return symbols
     for value in _values(model):
         if value.shape is not None and any(getattr(size, "value", size) in symbols for size in value.shape):
             sizes = [batch.most if getattr(size, "value", size) in symbols else size for size in value.shape]
             value.shape = ir.Shape(sizes)
+    return symbols
 
 
 def _values(model: ir.Model) -> list[ir.Value]:
@@ -112,42 +131,11 @@ def _values(model: ir.Model) -> list[ir.Value]:
 
 
 def widen(source: Path, target: Path) -> None:
-    """Rewrite a graph so that every BF16 operator computes in FP32 between casts, as ONNX Runtime's CPU needs.
+    """Rewrite a lowered graph so that ONNX Runtime's CPU runs it: fused nodes get bodies, BF16 computes in FP32.
 
     Values between operators are still rounded to BF16, so the result has the errors of the BF16 graph.
     """
-    model = load(source)
-    narrow = ir.DataType.BFLOAT16
-    for node in list(model.graph.all_nodes()):
-        if node.domain == "" and node.op_type == "Cast":
-            continue
-        for index, value in enumerate(node.inputs):
-            if value is not None and value.dtype == narrow:
-                node.replace_input_with(index, _inserted_cast(value, ir.DataType.FLOAT, node, before=True))
-        for output in node.outputs:
-            if output.dtype == narrow:
-                _round_output(output, node)
+    model = checkable(load(source))
+    compute_wide(model)
     with atomic_path(target) as temporary:
         ir.save(model, temporary)
-
-
-def _inserted_cast(value: ir.Value, to: ir.DataType, node: ir.Node, before: bool) -> ir.Value:
-    output = ir.Value(name=f"{value.name}.{node.name}.wide", type=ir.TensorType(to), shape=value.shape)
-    cast = ir.node("Cast", [value], {"to": int(to)}, outputs=[output], name=f"{node.name}.{value.name}.cast")
-    graph = node.graph
-    assert isinstance(graph, ir.Graph)
-    graph.insert_before(node, cast) if before else graph.insert_after(node, cast)
-    return output
-
-
-def _round_output(output: ir.Value, node: ir.Node) -> None:
-    uses = list(output.uses())
-    output.type = ir.TensorType(ir.DataType.FLOAT)
-    rounded = _inserted_cast(output, ir.DataType.BFLOAT16, node, before=False)
-    for use in uses:
-        use.node.replace_input_with(use.idx, rounded)
-
-
-def has_bf16(model: ir.Model) -> bool:
-    """Whether any value of the graph is BF16."""
-    return any(output.dtype == ir.DataType.BFLOAT16 for node in model.graph.all_nodes() for output in node.outputs)

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engines.lowering import has_bf16, load, widen
+from engines.bf16 import has_bf16
+from engines.fused_node import has_fused
+from engines.lowering import load, widen
 from engines.validation import Validation, answers
 from runtime.judge import scores
 from runtime.manifest import Gate
@@ -30,8 +32,9 @@ def proxy_gate(lowered: Path, validation: Validation, batch: int, why: str) -> G
 
 @contextmanager
 def runnable(lowered: Path) -> Iterator[Path]:
-    """The graph itself, or for BF16 one that ONNX Runtime's CPU can run, with the same roundings."""
-    if not has_bf16(load(lowered)):
+    """The graph itself, or where it has BF16 or fused kernels one that ONNX Runtime's CPU can run, rounded alike."""
+    model = load(lowered)
+    if not has_bf16(model) and not has_fused(model):
         yield lowered
         return
     # Beside the original, because it shares its external data by relative name.

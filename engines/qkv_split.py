@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from engines.constants import integers
-from engines.graph import constant_integers, integer_attribute, is_op, permutes
+from engines.graph import constant_integers, integer_attribute, is_op, permutes, remove_unread
 
 _PERM = (2, 0, 3, 1, 4)
 
@@ -48,10 +48,7 @@ def _rewrite(turn: ir.Node, model: ir.Model) -> bool:
     if not parts:
         return False
     _write(turn, packed, sizes, parts, model)
-    readers_first = [part.nodes[-1] for part in parts] + [part.nodes[0] for part in parts] + [turn, fold]
-    for node in readers_first:
-        if node.graph is not None and not any(output.uses() or output.is_graph_output() for output in node.outputs):
-            node.graph.remove(node, safe=True)
+    remove_unread(part.output for part in parts)
     return True
 
 

@@ -14,7 +14,8 @@ import onnx_ir as ir
 import pytest
 
 from engines.batch import BatchProfile
-from engines.lowering import has_bf16, load, lower, lowered_path, widen
+from engines.bf16 import has_bf16
+from engines.lowering import load, lower, lowered_path, widen
 from engines.opset import raise_opset
 from export.export import export
 from export.recipe import ModuleRecipe
@@ -117,7 +118,7 @@ def test_obstacles_to_the_native_form_are_told(size, precision, why, tmp_path):
 
 
 def test_errors_are_one_line(tmp_path):
-    with pytest.raises(InputError, match=r"^attention form 'plug' is not one of native, decomposed$"):
+    with pytest.raises(InputError, match=r"^attention form 'plug' is not one of plugin, native, decomposed$"):
         lower(micro_export("fp16").path, "plug", BatchProfile.parse("1"))
     with pytest.raises(InputError, match=r"^there is no ONNX file .*absent\.onnx: `cat2dog export` writes it$"):
         lower(tmp_path / "absent.onnx", "native", BatchProfile.parse("1"))
