@@ -2,6 +2,7 @@
 #
 #   PYTHON       the Python (3.10 or newer) to make the environment with       make run PYTHON=python3.12
 #   TORCH_INDEX  where to take torch from, for another build of it             make run TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#   HEADERS      folders with TensorRT's headers, where they are not installed make plugin HEADERS=TensorRT/include
 #   MODELS, PRECISIONS, BATCH, ATTENTION, FLAVOR                               make engines MODELS="models/500m-256" PRECISIONS="fp16 bf16"
 
 PYTHON ?= python3
@@ -14,6 +15,7 @@ PRECISIONS ?= fp16
 BATCH ?= 1
 ATTENTION ?= auto
 FLAVOR ?= auto
+HEADERS ?=
 JOBS ?= 2
 MINUTES ?= 8
 
@@ -22,7 +24,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run engines test test-all test-gpu lint train-demo clean
+.PHONY: help run engines plugin test test-all test-gpu lint train-demo clean
 
 help: ## what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -57,6 +59,9 @@ run: $(VENV)/.ready ## a dog out of $(IMAGE), its PSNR, and an engine where a Te
 engines: $(VENV)/.ready ## engines of MODELS in PRECISIONS, built once per GPU
 	@BATCH="$(BATCH)" ATTENTION="$(ATTENTION)" FLAVOR="$(FLAVOR)" PRECISIONS="$(PRECISIONS)" \
 		CAT2DOG="$(BIN)/cat2dog" scripts/build_engines.sh $(MODELS)
+
+plugin: ## the C++ library that launches fused kernels inside an engine
+	@$(PYTHON) -m engines.plugin.build $(foreach folder,$(HEADERS),--headers $(folder))
 
 test: $(VENV)/.ready-test ## what CI runs: no GPU, real TensorRT-RTX builds, ONNX Runtime
 	@$(MAKE) --no-print-directory lint
