@@ -58,7 +58,10 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True)
 class FusedKernel:
-    """A kernel for a problem: its plan, its `variant` in words, `why` it was chosen, and how long it took when tuned."""
+    """A kernel for a problem: its plan, its `variant` in words, `why` it was chosen, and how long it took when tuned.
+
+    `milliseconds` are those of one launch over the tuned batch, None where this very problem was never measured.
+    """
 
     plan: LaunchPlan
     variant: str

@@ -1,0 +1,518 @@
+// Fused attention for Hopper (compute capability 9.0 alone): TMA brings tiles, wgmma multiplies them.
+//
+// A block has one producer warp group and WGS consumer warp groups. The producer keeps STAGES tiles of keys and of values
+// on their way; each consumer warp group owns 64 rows of queries and walks over the keys with a running maximum and sum
+// (FlashAttention-2, arXiv 2307.08691). The product of one block of keys with the queries is given to the tensor cores
+// before the previous block's product with the values, so that both run while the softmax of the next one is computed
+// (FlashAttention-3, arXiv 2407.08608), and warp groups take turns in giving work to the tensor cores (TURNS).
+//
+// Constants, given by the compiler's command line (engines/kernels/attention_cuda.py):
+//   D                     head size, 64 or 128
+//   WGS, BN, STAGES       consumer warp groups (64 queries each), keys a block, tiles on their way
+//   TURNS                 1 where warp groups take turns
+//   QUERIES, KEYS, HEADS
+//   BF16                  1 for BF16, 0 for FP16
+//   Q_X, Q_XH, Q_ZB, Q_ZH and the same for K, V, O: a head's tile begins at column X + head * XH of plane
+//                         batch * ZB + head * ZH of a tensor [planes, tokens, columns]
+//   O_COLUMNS             columns of the output's tensor
+//   INSIDE                1: QK-RMSNorm (NORM) and RoPE (ROPE) are done here, in shared memory, by all warps before they
+//                         part. For lengths whose keys all fit (BLOCKS <= STAGES) and one tile a block.
+//   PARTS                 0: a block computes whole tiles. Otherwise the work of all tiles is cut into as many equal runs
+//                         as there are blocks; what a run has of a tile that others share goes to `partial` and `peaks`,
+//                         and the kernel `attention_sm90_join` joins it.
+// wgmma_s and wgmma_o, the products for BN and D, are generated and stand before this text.
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+struct alignas(64) TensorMap { u64 words[16]; };
+
+#define INFINITY __int_as_float(0x7f800000)
+#define BM (WGS * 64)
+#define THREADS ((WGS + 1) * 128)
+#define PANELS (D / 64)
+#define TILES_M ((QUERIES + BM - 1) / BM)
+#define BLOCKS ((KEYS + BN - 1) / BN)
+#define Q_BYTES (BM * D * 2)
+#define KV_BYTES (BN * D * 2)
+#if WGS == 3
+#define CONSUMER_REGISTERS "160"
+#define PRODUCER_REGISTERS "32"
+#else
+#define CONSUMER_REGISTERS "240"
+#define PRODUCER_REGISTERS "24"
+#endif
+
+__device__ __forceinline__ u32 shared_address(const void* pointer) {
+  return static_cast<u32>(__cvta_generic_to_shared(pointer));
+}
+__device__ __forceinline__ void barrier_init(u32 barrier, u32 count) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count));
+}
+__device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void barrier_arrive(u32 barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
+  asm volatile(
+      "{\n.reg .pred done;\nagain:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@done bra over;\nbra again;\nover:\n}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+__device__ __forceinline__ void load_tile(u32 to, const TensorMap* map, int x, int y, int z, u32 barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to),
+      "l"(map), "r"(x), "r"(y), "r"(z), "r"(barrier)
+      : "memory");
+}
+__device__ __forceinline__ void store_tile(const TensorMap* map, int x, int y, int z, u32 from) {
+  asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%1, %2, %3}], [%4];" ::"l"(map), "r"(x),
+               "r"(y), "r"(z), "r"(from)
+               : "memory");
+}
+__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int N>
+__device__ __forceinline__ void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
+// Keeps the compiler from moving arithmetic on these registers over this point: the tensor cores write them behind its
+// back until the wait before it.
+template <int N>
+__device__ __forceinline__ void settle(float (&registers)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+f"(registers[i])::"memory");
+}
+__device__ __forceinline__ void named_wait(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+__device__ __forceinline__ void named_arrive(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+__device__ __forceinline__ float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ u32 pack(float low, float high) {
+  u32 both;
+#if BF16
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+#else
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+#endif
+  return both;
+}
+// Shared memory descriptors of wgmma (PTX ISA, "Matrix Descriptor Format"): 128-byte swizzle, 8 rows of 128 bytes a group.
+// For values, whose rows are the product's inner dimension, the leading offset leads to the next 64 columns.
+__device__ __forceinline__ u64 descriptor(u32 address, u32 leading) {
+  return (1ull << 62) | (static_cast<u64>(1024 >> 4) << 32) | (static_cast<u64>(leading >> 4) << 16) |
+         ((address & 0x3FFFF) >> 4);
+}
+
+#if INSIDE
+__device__ __forceinline__ void unpack(uint4 from, float (&to)[8]) {
+  const u32 words[4] = {from.x, from.y, from.z, from.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+#if BF16
+    to[2 * i] = __uint_as_float(words[i] << 16);
+    to[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+#else
+    asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %2;\ncvt.f32.f16 %0, low;\ncvt.f32.f16 %1, high;\n}"
+        : "=f"(to[2 * i]), "=f"(to[2 * i + 1])
+        : "r"(words[i]));
+#endif
+  }
+}
+__device__ __forceinline__ void load8(const float* from, float (&to)[8]) {
+  const float4 a = __ldg(reinterpret_cast<const float4*>(from)), b = __ldg(reinterpret_cast<const float4*>(from) + 1);
+  to[0] = a.x, to[1] = a.y, to[2] = a.z, to[3] = a.w, to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
+}
+// RMSNorm over the head and RoPE of `count` rows of a tile of `rows` rows, in place; row 0 is token `first`. A thread
+// does 8 channels and their partners half a head away; D / 16 threads do a row.
+__device__ __forceinline__ void turn(unsigned char* tile, int rows, int count, int first, int tokens, const float* gain,
+                                     const float* cosines, const float* sines, float eps) {
+  const int chunk = threadIdx.x % (D / 16);
+  float g[8], g2[8];
+#if NORM
+  load8(gain + chunk * 8, g);
+  load8(gain + D / 2 + chunk * 8, g2);
+#endif
+#pragma unroll 2
+  for (int row = threadIdx.x / (D / 16); row < count; row += THREADS / (D / 16)) {
+    float a[8], b[8], c[8], s[8];
+#if ROPE
+    const int token = first + row < tokens ? first + row : tokens - 1;
+    load8(cosines + token * (D / 2) + chunk * 8, c);
+    load8(sines + token * (D / 2) + chunk * 8, s);
+#endif
+    const int partner = D / 16 + chunk;
+    uint4* at = reinterpret_cast<uint4*>(tile + row * 128 + ((chunk ^ (row & 7)) << 4));
+    uint4* at2 = reinterpret_cast<uint4*>(tile + partner / 8 * rows * 128 + row * 128 + ((partner % 8 ^ (row & 7)) << 4));
+    unpack(*at, a);
+    unpack(*at2, b);
+#if NORM
+    float square = 0.f;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) square = fmaf(a[i], a[i], fmaf(b[i], b[i], square));
+#pragma unroll
+    for (int lane = 1; lane < D / 16; lane *= 2) square += __shfl_xor_sync(0xffffffff, square, lane);
+    const float by = rsqrtf(square * (1.f / D) + eps);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) a[i] *= by * g[i], b[i] *= by * g2[i];
+#endif
+#if ROPE
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float turned = a[i] * c[i] - b[i] * s[i];
+      b[i] = fmaf(b[i], c[i], a[i] * s[i]);
+      a[i] = turned;
+    }
+#endif
+    *at = make_uint4(pack(a[0], a[1]), pack(a[2], a[3]), pack(a[4], a[5]), pack(a[6], a[7]));
+    *at2 = make_uint4(pack(b[0], b[1]), pack(b[2], b[3]), pack(b[4], b[5]), pack(b[6], b[7]));
+  }
+}
+#endif
+
+// One run of blocks of keys over one tile of queries.
+struct Work {
+  int tile, first, last;  // blocks first..last-1 of BLOCKS
+};
+#if PARTS
+// Where block `block` of `grid` begins, counted in blocks of keys over all tiles, one tile after the other.
+__device__ __forceinline__ long long share(int block, int grid, int tiles) {
+  return static_cast<long long>(tiles) * BLOCKS * block / grid;
+}
+#define WORK_LOOP(tiles)                                                                                         \
+  for (long long at = share(blockIdx.x, gridDim.x, tiles), until = share(blockIdx.x + 1, gridDim.x, tiles);        \
+       at < until;                                                                                               \
+       at += work.last - work.first)                                                                             \
+    if (work.tile = static_cast<int>(at / BLOCKS), work.first = static_cast<int>(at % BLOCKS),                    \
+        work.last = static_cast<int>(until - at < BLOCKS - work.first ? work.first + (until - at) : BLOCKS), true)
+#else
+#define WORK_LOOP(tiles)                                                                       \
+  for (work.tile = blockIdx.x, work.first = 0, work.last = BLOCKS; work.tile < (tiles);        \
+       work.tile += gridDim.x)
+#endif
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    attention_sm90(const __grid_constant__ TensorMap queries, const __grid_constant__ TensorMap keys,
+                   const __grid_constant__ TensorMap values, const __grid_constant__ TensorMap output,
+                   const float* gain_q, const float* gain_k, const float* cosines, const float* sines, float* partial,
+                   float* peaks, float scale, float eps, int tiles) {
+  extern __shared__ unsigned char raw[];
+  const u32 base = (shared_address(raw) + 1023) & ~1023u;
+  const u32 q_at = base, k_at = q_at + Q_BYTES, v_at = k_at + STAGES * KV_BYTES;
+  const u32 barriers = v_at + STAGES * KV_BYTES;
+  const u32 q_full = barriers, q_empty = barriers + 8;
+  const u32 k_full = barriers + 16, k_empty = k_full + 8 * STAGES;
+  const u32 v_full = k_empty + 8 * STAGES, v_empty = v_full + 8 * STAGES;
+  const int group = threadIdx.x / 128;  // 0 is the producer
+  if (threadIdx.x == 0) {
+    barrier_init(q_full, 1);
+    barrier_init(q_empty, WGS);
+    for (int stage = 0; stage < STAGES; ++stage) {
+      barrier_init(k_full + 8 * stage, 1);
+      barrier_init(v_full + 8 * stage, 1);
+      barrier_init(k_empty + 8 * stage, WGS * 4);
+      barrier_init(v_empty + 8 * stage, WGS * 4);
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  __syncthreads();
+  // A kernel before this one may still be preparing queries and keys; the next one may come as far as this line.
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+  Work work;
+
+#if INSIDE
+  {
+    const int row = blockIdx.x % TILES_M * BM, head = blockIdx.x / TILES_M % HEADS, batch = blockIdx.x / TILES_M / HEADS;
+    if (threadIdx.x == 0) {
+      // Keys first, there is most to do with them; in the order of their use.
+      for (int step = 0; step < BLOCKS; ++step) {
+        barrier_expect(k_full + 8 * step, KV_BYTES);
+        for (int panel = 0; panel < PANELS; ++panel)
+          load_tile(k_at + step * KV_BYTES + panel * BN * 128, &keys, K_X + head * K_XH + panel * 64,
+                    (BLOCKS - 1 - step) * BN, batch * K_ZB + head * K_ZH, k_full + 8 * step);
+      }
+      barrier_expect(q_full, Q_BYTES);
+      for (int panel = 0; panel < PANELS; ++panel)
+        load_tile(q_at + panel * BM * 128, &queries, Q_X + head * Q_XH + panel * 64, row, batch * Q_ZB + head * Q_ZH,
+                  q_full);
+      for (int step = 0; step < BLOCKS; ++step) {
+        barrier_expect(v_full + 8 * step, KV_BYTES);
+        for (int panel = 0; panel < PANELS; ++panel)
+          load_tile(v_at + step * KV_BYTES + panel * BN * 128, &values, V_X + head * V_XH + panel * 64,
+                    (BLOCKS - 1 - step) * BN, batch * V_ZB + head * V_ZH, v_full + 8 * step);
+      }
+    }
+    for (int step = 0; step < BLOCKS; ++step) {
+      barrier_wait(k_full + 8 * step, 0);
+      const int first = (BLOCKS - 1 - step) * BN, count = KEYS - first < BN ? (KEYS - first + 31) / 32 * 32 : BN;
+      turn(raw + (k_at - shared_address(raw)) + step * KV_BYTES, BN, count < BN ? count : BN, first, KEYS, gain_k, cosines,
+           sines, eps);
+    }
+    barrier_wait(q_full, 0);
+    turn(raw + (q_at - shared_address(raw)), BM, BM, row, QUERIES, gain_q, cosines, sines, eps);
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    __syncthreads();
+  }
+#endif
+  if (group == 0) {
+#if WGS > 1
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 " PRODUCER_REGISTERS ";");
+#endif
+    if (!INSIDE && threadIdx.x == 0) {
+      u32 step = 0, turn = 0;
+      WORK_LOOP(tiles) {
+        const int row = work.tile % TILES_M * BM, head = work.tile / TILES_M % HEADS, batch = work.tile / TILES_M / HEADS;
+        barrier_wait(q_empty, (turn & 1) ^ 1);
+        barrier_expect(q_full, Q_BYTES);
+        for (int panel = 0; panel < PANELS; ++panel)
+          load_tile(q_at + panel * BM * 128, &queries, Q_X + head * Q_XH + panel * 64, row, batch * Q_ZB + head * Q_ZH,
+                    q_full);
+        // The last block of keys comes first: it may reach over the end, and is masked outside the loop.
+        for (int block = work.last - 1; block >= work.first; --block, ++step) {
+          const u32 stage = step % STAGES, parity = (step / STAGES & 1) ^ 1;
+          barrier_wait(k_empty + 8 * stage, parity);
+          barrier_expect(k_full + 8 * stage, KV_BYTES);
+          for (int panel = 0; panel < PANELS; ++panel)
+            load_tile(k_at + stage * KV_BYTES + panel * BN * 128, &keys, K_X + head * K_XH + panel * 64, block * BN,
+                      batch * K_ZB + head * K_ZH, k_full + 8 * stage);
+          barrier_wait(v_empty + 8 * stage, parity);
+          barrier_expect(v_full + 8 * stage, KV_BYTES);
+          for (int panel = 0; panel < PANELS; ++panel)
+            load_tile(v_at + stage * KV_BYTES + panel * BN * 128, &values, V_X + head * V_XH + panel * 64, block * BN,
+                      batch * V_ZB + head * V_ZH, v_full + 8 * stage);
+        }
+        ++turn;
+      }
+    }
+  } else {
+#if WGS > 1
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 " CONSUMER_REGISTERS ";");
+#endif
+    const int consumer = group - 1, thread = threadIdx.x % 128, lane = threadIdx.x % 32, warp = thread / 32;
+    const u32 my_q = q_at + consumer * 64 * 128;
+    float s[BN / 2], o[D / 2];
+    u32 p[BN / 4];
+    u32 step = 0, turn = 0;
+    scale *= 1.4426950408889634f;  // exp2 is what the hardware has
+#if TURNS
+    if (consumer == 0) named_arrive(2 + WGS - 1, 256);  // as if the last one had just ended its turn
+#endif
+    WORK_LOOP(tiles) {
+      float peak[2] = {-INFINITY, -INFINITY}, total[2] = {0.f, 0.f};
+      auto my_turn = [&] {
+#if TURNS
+        named_wait(2 + (consumer + WGS - 1) % WGS, 256);
+#endif
+      };
+      auto next_turn = [&] {
+#if TURNS
+        named_arrive(2 + consumer, 256);
+#endif
+      };
+      auto logits = [&](u32 stage) {
+        wgmma_fence();
+#pragma unroll
+        for (int k = 0; k < D / 16; ++k) {
+          const u32 panel = k / 4, inside = k % 4 * 32;
+          wgmma_s(s, descriptor(my_q + panel * BM * 128 + inside, 16),
+                  descriptor(k_at + stage * KV_BYTES + panel * BN * 128 + inside, 16), k != 0);
+        }
+        wgmma_commit();
+      };
+      auto product = [&](u32 stage, bool add) {
+        wgmma_fence();
+#pragma unroll
+        for (int k = 0; k < BN / 16; ++k)
+          wgmma_o(o, p + 4 * k, descriptor(v_at + stage * KV_BYTES + k * 16 * 128, BN * 128), add || k != 0);
+        wgmma_commit();
+      };
+      auto release = [&](u32 barrier) {
+        if (lane == 0) barrier_arrive(barrier);
+      };
+      float shrink[2];
+      // Weights out of logits, in place; `shrink` is what the earlier sums and rows are worth under the new maximum.
+      auto softmax = [&] {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          float highest = s[2 * half];
+#pragma unroll
+          for (int i = 0; i < BN / 8; ++i) highest = fmaxf(highest, fmaxf(s[4 * i + 2 * half], s[4 * i + 2 * half + 1]));
+          highest = fmaxf(highest, __shfl_xor_sync(0xffffffff, highest, 1));
+          highest = fmaxf(highest, __shfl_xor_sync(0xffffffff, highest, 2));
+          highest = fmaxf(highest, peak[half]);
+          shrink[half] = exp2_fast((peak[half] - highest) * scale);
+          peak[half] = highest;
+          const float shift = highest * scale;
+          float sum0 = 0.f, sum1 = 0.f;
+#pragma unroll
+          for (int i = 0; i < BN / 8; ++i) {
+            s[4 * i + 2 * half] = exp2_fast(fmaf(s[4 * i + 2 * half], scale, -shift));
+            s[4 * i + 2 * half + 1] = exp2_fast(fmaf(s[4 * i + 2 * half + 1], scale, -shift));
+            sum0 += s[4 * i + 2 * half];
+            sum1 += s[4 * i + 2 * half + 1];
+          }
+          total[half] = total[half] * shrink[half] + (sum0 + sum1);
+        }
+      };
+      auto round = [&] {
+#pragma unroll
+        for (int i = 0; i < BN / 4; ++i) p[i] = pack(s[2 * i], s[2 * i + 1]);
+      };
+
+      barrier_wait(q_full, turn & 1);
+      u32 stage = step % STAGES, parity = step / STAGES & 1;
+      barrier_wait(k_full + 8 * stage, parity);
+      my_turn();
+      logits(stage);
+      next_turn();
+      wgmma_wait<0>();
+      settle(s);
+      release(k_empty + 8 * stage);
+      if (KEYS % BN != 0 && work.last == BLOCKS) {
+        const int left = KEYS - (BLOCKS - 1) * BN;
+#pragma unroll
+        for (int i = 0; i < BN / 2; ++i)
+          if (i / 4 * 8 + lane % 4 * 2 + i % 2 >= left) s[i] = -INFINITY;
+      }
+      softmax();
+      round();
+      bool add = false;
+      for (int block = work.last - 2; block >= work.first; --block) {
+        const u32 now = stage, now_parity = parity;
+        ++step;
+        stage = step % STAGES, parity = step / STAGES & 1;
+        barrier_wait(k_full + 8 * stage, parity);
+        my_turn();
+        logits(stage);
+        barrier_wait(v_full + 8 * now, now_parity);
+        product(now, add);
+        next_turn();
+        add = true;
+        wgmma_wait<1>();
+        settle(s);
+        release(k_empty + 8 * stage);
+        softmax();
+        wgmma_wait<0>();
+        settle(o);
+        settle(s);
+        release(v_empty + 8 * now);
+#pragma unroll
+        for (int i = 0; i < D / 2; ++i) o[i] *= shrink[i / 2 % 2];
+        round();
+      }
+      barrier_wait(v_full + 8 * stage, parity);
+      my_turn();
+      product(stage, add);
+      next_turn();
+      wgmma_wait<0>();
+      settle(o);
+      release(v_empty + 8 * stage);
+      ++step;
+
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        total[half] += __shfl_xor_sync(0xffffffff, total[half], 1);
+        total[half] += __shfl_xor_sync(0xffffffff, total[half], 2);
+      }
+      const int row = work.tile % TILES_M * BM, head = work.tile / TILES_M % HEADS, batch = work.tile / TILES_M / HEADS;
+#if PARTS
+      if (work.first != 0 || work.last != BLOCKS) {
+        // Slot 2b holds what block b has of its first tile, 2b + 1 what it has of its last one.
+        const int slot = 2 * blockIdx.x + (work.first == 0);
+        float* to = partial + static_cast<long long>(slot) * BM * D + (consumer * 64 + warp * 16) * D;
+#pragma unroll
+        for (int i = 0; i < D / 2; i += 2) {
+          const int r = lane / 4 + i / 2 % 2 * 8, c = i / 4 * 8 + lane % 4 * 2;
+          *reinterpret_cast<float2*>(to + r * D + c) = make_float2(o[i], o[i + 1]);
+        }
+        if (lane % 4 == 0)
+          for (int half = 0; half < 2; ++half) {
+            const int r = consumer * 64 + warp * 16 + lane / 4 + half * 8;
+            *reinterpret_cast<float2*>(peaks + (slot * BM + r) * 2) = make_float2(peak[half] * scale, total[half]);
+          }
+        named_wait(2 + WGS + consumer, 128);  // every warp is done with the queries
+        if (thread == 0) barrier_arrive(q_empty);
+        ++turn;
+        continue;
+      }
+#endif
+      const float by[2] = {1.f / total[0], 1.f / total[1]};
+      // The rows go out through the place of this warp group's own queries, which nobody reads any more.
+      named_wait(2 + WGS + consumer, 128);
+#pragma unroll
+      for (int j = 0; j < D / 8; j += 2) {
+        const u32 matrix = lane / 8, r = warp * 16 + lane % 8 + matrix % 2 * 8, chunk = j % 8 + matrix / 2;
+        const u32 to = my_q + j / 8 * BM * 128 + r * 128 + ((chunk ^ (r & 7)) << 4);
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
+                     "r"(pack(o[4 * j] * by[0], o[4 * j + 1] * by[0])),
+                     "r"(pack(o[4 * j + 2] * by[1], o[4 * j + 3] * by[1])),
+                     "r"(pack(o[4 * j + 4] * by[0], o[4 * j + 5] * by[0])),
+                     "r"(pack(o[4 * j + 6] * by[1], o[4 * j + 7] * by[1]))
+                     : "memory");
+      }
+      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+      named_wait(2 + WGS + consumer, 128);
+      if (thread == 0) {
+        for (int panel = 0; panel < PANELS; ++panel)
+          store_tile(&output, O_X + head * O_XH + panel * 64, row + consumer * 64, batch * O_ZB + head * O_ZH,
+                     my_q + panel * BM * 128);
+        asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+        asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+        barrier_arrive(q_empty);
+      }
+      ++turn;
+    }
+#if TURNS
+    if (consumer == 0) named_wait(2 + WGS - 1, 256);  // takes the turn nobody else will
+#endif
+    if (thread == 0) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+  }
+}
+
+#if PARTS
+// Joins what the `grid` blocks of attention_sm90 left of the tiles they share. Grid: (tiles, BM / 32), 256 threads, which
+// do 32 rows of a tile.
+extern "C" __global__ void __launch_bounds__(256)
+    attention_sm90_join(const float* partial, const float* peaks, unsigned short* output, int tiles, int grid) {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  const int tile = blockIdx.x;
+  const long long begin = static_cast<long long>(tile) * BLOCKS, end = begin + BLOCKS;
+  int block = static_cast<int>(begin * grid / (static_cast<long long>(tiles) * BLOCKS));
+  while (share(block + 1, grid, tiles) <= begin) ++block;
+  if (share(block + 1, grid, tiles) >= end) return;  // one block did all of it
+  const int m = tile % TILES_M * BM, head = tile / TILES_M % HEADS, batch = tile / TILES_M / HEADS;
+  const long long plane = static_cast<long long>(batch) * O_ZB + head * O_ZH;
+  for (int i = threadIdx.x; i < 32 * D / 4; i += 256) {
+    const int row = blockIdx.y * 32 + i / (D / 4), column = i % (D / 4) * 4;
+    if (m + row >= QUERIES) continue;
+    float peak = -INFINITY, total = 0.f;
+    float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
+    for (int b = block; share(b, grid, tiles) < end; ++b) {
+      const int slot = 2 * b + (share(b, grid, tiles) <= begin);
+      const float2 other = *reinterpret_cast<const float2*>(peaks + (static_cast<long long>(slot) * BM + row) * 2);
+      const float4 part =
+          *reinterpret_cast<const float4*>(partial + (static_cast<long long>(slot) * BM + row) * D + column);
+      const float highest = fmaxf(peak, other.x);
+      const float old = exp2_fast(peak - highest), now = exp2_fast(other.x - highest);
+      sum.x = sum.x * old + part.x * now;
+      sum.y = sum.y * old + part.y * now;
+      sum.z = sum.z * old + part.z * now;
+      sum.w = sum.w * old + part.w * now;
+      total = total * old + other.y * now;
+      peak = highest;
+    }
+    const float by = 1.f / total;
+    uint2 both = make_uint2(pack(sum.x * by, sum.y * by), pack(sum.z * by, sum.w * by));
+    *reinterpret_cast<uint2*>(output + (plane * QUERIES + m + row) * O_COLUMNS + O_X + head * O_XH + column) = both;
+  }
+}
+#endif

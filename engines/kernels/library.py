@@ -1,0 +1,95 @@
+"""From a GPU to the kernels for it: the planner that lowering asks."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from engines.kernels import images
+from engines.kernels.problem import AttentionProblem, FusedKernel, Planner, Unsupported
+from engines.kernels.tables import SHIPPED, ProblemKey, Table, choose_table, read_table
+from engines.kernels.variants import (
+    TARGETS,
+    TritonVariant,
+    Variant,
+    check_problem,
+    make_plan,
+)
+from runtime.files import sha256_file, sha256_text
+
+_SOURCES = (
+    "attention_triton.py", "attention_sm90.cu", "wgmma.py", "variants.py", "launch.py", "sizes.py", "tables.py",
+    "library.py",
+)  # fmt: skip
+# What every GPU runs tolerably: the last resort of a GPU and problem that nobody measured.
+_PLAIN = TritonVariant(64, 64, 4, 2)
+
+
+def planner(compute_capability: str, gpu_name: str) -> Planner:
+    """Chooses kernels for one GPU out of the tuning tables. Raises Unsupported where `available` has a reason."""
+    target = target_of(compute_capability)
+    if target is None:
+        raise Unsupported(available(compute_capability))
+    table, why = choose_table(tables(), gpu_name, compute_capability)
+
+    @functools.cache
+    def plan(problem: AttentionProblem) -> FusedKernel:
+        check_problem(problem)
+        variant, reason, milliseconds = _choose(problem, table, why, target)
+        return FusedKernel(make_plan(problem, variant, target), str(variant), reason, milliseconds)
+
+    return plan
+
+
+def _choose(problem: AttentionProblem, table: Table | None, why: str, target: str) -> tuple[Variant, str, float | None]:
+    key = ProblemKey.of(problem)
+    entry = table.find(key) if table else None
+    exact = entry is not None
+    if table and entry is None:
+        entry = table.nearest(key)
+    for timing in entry.timings if entry else ():
+        try:
+            make_plan(problem, timing.variant, target)
+        except Unsupported:
+            continue
+        if exact:
+            own = table is not None and why == f"tuned on {table.gpu}"
+            return timing.variant, why, timing.median / 1e3 if own else None
+        return timing.variant, f"{why}; nearest measured problem: {entry.key}", None  # type: ignore[union-attr]
+    make_plan(problem, _PLAIN, target)
+    return _PLAIN, f"{why}; no measured kernel fits, a plain one is taken", None
+
+
+def tables() -> list[Table]:
+    """What `cat2dog tune` measured here, then what ships."""
+    folders = (images.folder() / "tuned", SHIPPED)
+    return [read_table(path) for folder in folders for path in sorted(folder.glob("*.json"))]
+
+
+def identity() -> str:
+    """Hash of everything that decides which kernels an engine gets: sources, tables, compilers."""
+    here = Path(__file__).resolve().parent
+    files = [here / name for name in _SOURCES]
+    files += [path for folder in (images.folder() / "tuned", SHIPPED) for path in sorted(folder.glob("*.json"))]
+    return sha256_text("".join(sha256_file(path) for path in files) + repr(images.compiler_versions()))
+
+
+def target_of(compute_capability: str) -> str | None:
+    """The compute capability to compile for, or None where no kernel runs on that GPU.
+
+    Within 8.x a cubin runs on every later one; from 9.0 on, kernels use instructions of one architecture.
+    """
+    if compute_capability in TARGETS:
+        return compute_capability
+    major, _, minor = compute_capability.partition(".")
+    same = [target for target in TARGETS if target.startswith("8.") and major == "8" and target[2:] <= minor]
+    return max(same, default=None)
+
+
+def available(compute_capability: str) -> str:
+    """Why no kernels can be had here for that GPU, or ""."""
+    if target_of(compute_capability) is None:
+        return f"there are no kernels for compute capability {compute_capability}; there are for {', '.join(TARGETS)}"
+    if any(images.folder().glob("*.cubin")):
+        return ""  # compiled before, perhaps on another machine
+    return images.why_not()

@@ -1,0 +1,221 @@
+"""Tuning tables: for each problem that was measured on a GPU, which variants won and by how much.
+
+One JSON file a GPU in `tuned/`, and one that `cat2dog tune` writes beside the compiled kernels. A table is data from
+somewhere else, so it is read strictly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from engines.kernels.problem import AttentionProblem
+from engines.kernels.variants import Variant, variant_from_json, variant_to_json
+from runtime.errors import InputError
+from runtime.files import write_text
+
+SCHEMA = 1
+SHIPPED = Path(__file__).resolve().parent / "tuned"
+_MOST_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class ProblemKey:
+    """What a measurement was of; scale and epsilon do not change how long a kernel takes."""
+
+    precision: str
+    heads: int
+    head_size: int
+    queries: int
+    keys: int
+    batch: int
+    layout: str
+    output: str
+    qk_norm: bool
+    rope: bool
+
+    @classmethod
+    def of(cls, problem: AttentionProblem, batch: int | None = None) -> ProblemKey:
+        """The key of a problem at one batch size, the tuned one where none is given."""
+        p = problem
+        return cls(
+            p.precision, p.heads, p.head_size, p.queries, p.keys, batch or p.batch[1], p.layout, p.output,
+            p.qk_norm is not None, p.rope,
+        )  # fmt: skip
+
+    def problem(self) -> AttentionProblem:
+        """A problem of this key, with the usual scale."""
+        size = self.head_size
+        return AttentionProblem(
+            self.precision, self.heads, size, self.queries, self.keys, size**-0.5, (self.batch,) * 3, self.layout,
+            self.output, 1e-6 if self.qk_norm else None, self.rope,
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        extras = ["QK-norm"] * self.qk_norm + ["RoPE"] * self.rope
+        length = f"{self.queries}" if self.queries == self.keys else f"{self.queries} to {self.keys}"
+        return ", ".join(
+            [
+                f"{length} tokens",
+                f"{self.heads} heads of {self.head_size}",
+                f"batch {self.batch}",
+                self.precision,
+                *extras,
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One variant's microseconds of one launch: median, least, most; and the hashes of the images that were timed."""
+
+    variant: Variant
+    median: float
+    least: float
+    most: float
+    images: tuple[str, ...]
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A measured problem: timings, the fastest first; of each kind of kernel the best few are kept."""
+
+    key: ProblemKey
+    timings: tuple[Timing, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What was measured on one GPU, and with what."""
+
+    gpu: str
+    compute_capability: str
+    multiprocessors: int
+    driver: str
+    compilers: Mapping[str, str]
+    date: str
+    command: str
+    entries: tuple[Entry, ...] = field(default_factory=tuple)
+
+    def find(self, key: ProblemKey) -> Entry | None:
+        """The entry of exactly this problem."""
+        return next((entry for entry in self.entries if entry.key == key), None)
+
+    def nearest(self, key: ProblemKey) -> Entry | None:
+        """The entry most like `key`, of the same head size if there is one."""
+        return min(self.entries, key=lambda entry: _distance(entry.key, key), default=None)
+
+    def merged(self, entries: Iterable[Entry]) -> Table:
+        """With `entries` in the place of older ones of the same problems."""
+        fresh = {entry.key: entry for entry in entries}
+        kept = {entry.key: entry for entry in self.entries} | fresh
+        return Table(
+            **{**vars(self), "entries": tuple(sorted(kept.values(), key=lambda e: tuple(map(str, _order(e.key)))))}
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the table, whole or not at all."""
+        content = {"schema": SCHEMA, **{k: v for k, v in vars(self).items() if k != "entries"}}
+        content["compilers"] = dict(self.compilers)
+        lines = [json.dumps(content, indent=1)[:-2] + ',\n "entries": [']
+        lines.append(",\n".join(f"  {json.dumps(_entry_to_json(entry))}" for entry in self.entries))
+        write_text(path, "\n".join([*lines, " ]\n}\n"]))
+
+
+def read_table(path: str | os.PathLike[str]) -> Table:
+    """Raises InputError for a file that is no table."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise ValueError(f"over {_MOST_BYTES} bytes")
+        content = json.loads(data)
+        if content.pop("schema") != SCHEMA:
+            raise ValueError(f"its schema is not {SCHEMA}")
+        entries = tuple(_entry_from_json(entry) for entry in content.pop("entries"))
+        return Table(**content, entries=entries)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is no tuning table ({' '.join(str(error).split())[:200]})") from error
+
+
+def table_name(gpu: str, compute_capability: str) -> str:
+    """`sm90_nvidia-h200.json`."""
+    return f"sm{compute_capability.replace('.', '')}_{re.sub(r'[^a-z0-9]+', '-', gpu.lower()).strip('-')}.json"
+
+
+def choose_table(tables: Iterable[Table], gpu: str, compute_capability: str) -> tuple[Table | None, str]:
+    """The table for a GPU, and how it was chosen: its own, one of the same compute capability, or the nearest."""
+    tables = list(tables)
+    own = [table for table in tables if table.gpu == gpu]
+    if own:
+        return own[0], f"tuned on {gpu}"
+    if not tables:
+        return None, "no tuning table is here"
+    wanted = _capability(compute_capability)
+    # Older GPUs before newer ones: what an older one runs well, a newer one runs.
+    ranked = sorted(tables, key=lambda t: (abs(_capability(t.compute_capability) - wanted), t.gpu))
+    chosen = ranked[0]
+    same = "the same" if chosen.compute_capability == compute_capability else "the nearest"
+    return chosen, (
+        f"{gpu} has no tuning table; taken from {chosen.gpu}, of {same} compute capability "
+        f"({chosen.compute_capability}): `cat2dog tune` measures it here"
+    )
+
+
+def _capability(text: str) -> int:
+    return int(text.replace(".", ""))
+
+
+def _order(key: ProblemKey) -> tuple[int, ...]:
+    return (key.queries, key.keys, key.heads, key.head_size, key.batch, key.precision == "bf16", key.qk_norm, key.rope)
+
+
+def _distance(first: ProblemKey, second: ProblemKey) -> tuple[float, ...]:
+    """Head size decides which kernels fit; then how much work there is, and how many tiles share it."""
+
+    def ratio(a: int, b: int) -> float:
+        return abs(math.log2(a / b))
+
+    def rows(key: ProblemKey) -> int:
+        return key.queries * key.heads * key.batch
+
+    return (
+        ratio(first.head_size, second.head_size),
+        (first.qk_norm or first.rope) != (second.qk_norm or second.rope),
+        ratio(first.keys, second.keys) + ratio(rows(first), rows(second)),
+        first.precision != second.precision,
+    )
+
+
+def _entry_to_json(entry: Entry) -> dict[str, Any]:
+    timings = [
+        {
+            "variant": variant_to_json(timing.variant),
+            "us": [timing.median, timing.least, timing.most],
+            "images": list(timing.images),
+            "error": timing.error,
+        }
+        for timing in entry.timings
+    ]
+    return {"problem": asdict(entry.key), "timings": timings}
+
+
+def _entry_from_json(content: dict[str, Any]) -> Entry:
+    timings = tuple(_timing(timing) for timing in content["timings"])
+    if not timings:
+        raise ValueError("an entry has no timings")
+    return Entry(ProblemKey(**content["problem"]), timings)
+
+
+def _timing(content: dict[str, Any]) -> Timing:
+    median, least, most = (float(number) for number in content["us"])
+    error = None if content["error"] is None else float(content["error"])
+    images = tuple(str(image) for image in content["images"])
+    return Timing(variant_from_json(content["variant"]), median, least, most, images, error)

@@ -1,0 +1,104 @@
+"""Measures every variant of a problem on the GPU at hand: the very cubins that ship, checked before they are timed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+
+from engines.kernels.launch import LaunchPlan
+from engines.kernels.problem import Unsupported
+from engines.kernels.tables import Entry, ProblemKey, Timing
+from engines.kernels.variants import TritonVariant, Variant, candidates, make_plan
+from runtime.errors import ToolchainError
+
+# Of each kind, so that another GPU, or one without the first kind, finds something that was measured.
+_KEPT = 3
+_FINALISTS = 6
+# Relative error of the output by type: a few units of its last place. A wrong kernel is off by far more.
+TOLERANCE = {"fp16": 2e-3, "bf16": 1.6e-2}
+
+Progress = Callable[[str, "float | None"], None]
+
+
+def compile_all(
+    keys: Iterable[ProblemKey], target: str, multiprocessors: int, progress: Progress = lambda what, fraction: None
+) -> int:
+    """Compile what tuning will measure, for a machine that has no compilers; returns how many plans there are."""
+    work = [(key, variant) for key in keys for variant in candidates(key.problem(), target, multiprocessors)]
+    count = 0
+    for index, (key, variant) in enumerate(work):
+        progress(f"compiling {variant}", index / len(work))
+        try:
+            make_plan(key.problem(), variant, target)
+            count += 1
+        except Unsupported:
+            continue
+    return count
+
+
+def tune(
+    key: ProblemKey,
+    target: str,
+    multiprocessors: int,
+    variants: Iterable[Variant] | None = None,
+    progress: Progress = lambda what, fraction: None,
+) -> tuple[Entry, list[Timing]]:
+    """The entry of one problem, and every timing. `variants` None takes all candidates.
+
+    Variants are timed in short, the best of them at length and against FP64. Raises ToolchainError where no variant
+    runs, or where one that is among the fastest gives wrong numbers.
+    """
+    from engines.kernels.measure import Measured
+
+    problem = key.problem()
+    plans: list[tuple[Variant, LaunchPlan]] = []
+    for variant in variants if variants is not None else candidates(problem, target, multiprocessors):
+        try:
+            plans.append((variant, make_plan(problem, variant, target)))
+        except Unsupported:
+            continue
+    if not plans:
+        raise ToolchainError(f"no kernel does {key}")
+    with Measured(problem, plans[0][1], key.batch) as measured:
+        first = []
+        for index, (variant, plan) in enumerate(plans):
+            progress(f"{key}: {variant}", index / len(plans))
+            first.append((measured.milliseconds(plan, 3)[0], variant, plan))
+        first.sort(key=lambda timed: timed[0])
+        finalists = _finalists(first)
+        final = []
+        for _, variant, plan in finalists:
+            error = measured.error(measured.answer(plan))
+            if not error <= TOLERANCE[key.precision]:
+                raise ToolchainError(f"kernel {variant} is wrong at {key}: relative error {error:.3g}")
+            median, least, most = (round(1e3 * ms, 3) for ms in measured.milliseconds(plan, 15))
+            final.append(Timing(variant, median, least, most, hashes(plan), float(f"{error:.2e}")))
+    final.sort(key=lambda timing: timing.median)
+    rest = [
+        Timing(variant, round(1e3 * ms, 3), round(1e3 * ms, 3), round(1e3 * ms, 3), hashes(plan))
+        for ms, variant, plan in first
+        if not any(timing.variant == variant for timing in final)
+    ]
+    return Entry(key, tuple(_best_of_each_kind(final))), [*final, *rest]
+
+
+def hashes(plan: LaunchPlan) -> tuple[str, ...]:
+    """SHA-256 of each image, first 16 digits."""
+    return tuple(hashlib.sha256(image.data).hexdigest()[:16] for image in plan.images)
+
+
+def _finalists(timed: list[tuple[float, Variant, LaunchPlan]]) -> list[tuple[float, Variant, LaunchPlan]]:
+    by_kind = [[t for t in timed if isinstance(t[1], TritonVariant) is kind] for kind in (False, True)]
+    chosen = timed[:_FINALISTS]
+    for kind in by_kind:
+        chosen += [each for each in kind[:_KEPT] if each not in chosen]
+    return chosen
+
+
+def _best_of_each_kind(timings: list[Timing]) -> list[Timing]:
+    kept: list[Timing] = []
+    for timing in timings:
+        same = [other for other in kept if type(other.variant) is type(timing.variant)]
+        if len(same) < _KEPT:
+            kept.append(timing)
+    return kept
