@@ -29,9 +29,10 @@ def add_builder_arguments(parser: argparse.ArgumentParser) -> None:
     """What decides which engine of a checkpoint and precision it is; `cat2dog run` takes these too."""
     parser.add_argument(
         "--attention",
-        choices=("auto", "native", "decomposed"),
+        choices=("auto", "plugin", "native", "decomposed"),
         default="auto",
-        help="form of attention (default: auto, native where the flavor has it, else decomposed)",
+        help="form of attention (default: auto, native where the flavor has it, else plugin where there are kernels"
+        " for the GPU, else decomposed)",
     )
     parser.add_argument(
         "--flavor",

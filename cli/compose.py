@@ -66,14 +66,15 @@ def validation_of(recipe: Recipe, update: Update) -> Validation:
 def build_request(args: argparse.Namespace, recipe: Recipe, update: Update) -> BuildRequest:
     """What `cat2dog build` was asked for, with the ONNX file made where it is missing; not yet what to judge it by."""
     from engines.batch import BatchProfile
-    from engines.build import BuildRequest, choose_flavor, choose_form
+    from engines.build import BuildRequest, choose_flavor, target_gpu
+    from engines.form import choose_form
 
     # What cannot be built is said before minutes are spent on exporting.
     batch, targets = BatchProfile.parse(args.batch), targets_of(args.targets)
     if args.workspace is not None and not 1 <= args.workspace <= MOST_WORKSPACE_MIB:
         raise InputError(f"workspace {args.workspace} MiB is not between 1 and {MOST_WORKSPACE_MIB}")
     flavor = choose_flavor(args.flavor)
-    choose_form(args.attention, flavor, args.precision)
+    choose_form(args.attention, flavor, args.precision, target_gpu(flavor, targets))
     onnx = exported(args, recipe, args.precision, update)
     return BuildRequest(
         onnx=onnx.path,

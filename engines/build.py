@@ -6,14 +6,15 @@ import contextlib
 import datetime
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from engines.attention import FORMS
+from engines.attention import LoweredNode
 from engines.batch import BatchProfile
+from engines.form import choose_form, fallback_form, kernels_identity, planner_for
 from engines.lowering import Lowered, lower
 from engines.process import Progress, run_child
 from engines.proxy import proxy_gate
@@ -22,7 +23,7 @@ from engines.validation import Validation
 from runtime.errors import AccuracyError, EngineMismatch, InputError, ToolchainError
 from runtime.files import exclusive, remove_leftovers, sha256_file, sha256_text
 from runtime.flavors import TENSORRT_RTX, Flavor, find_flavor, find_flavors
-from runtime.gpu import find_gpus
+from runtime.gpu import Gpu, find_gpus
 from runtime.hashes import cached_sha256
 from runtime.manifest import (
     AttentionChoice,
@@ -59,9 +60,9 @@ _DECIDING = (
 class BuildRequest:
     """What to build. `validation` is the gate's, needed to build and not to find; `command` builds it again.
 
-    `attention` is `native`, `decomposed` or `auto`; `flavor` a flavor, its name or `auto`; `targets` are compute
-    capabilities to build ahead of time for, none to let the machine decide; `judge` is the metric and threshold that a
-    filed engine must have been judged by to be taken, None to take any.
+    `attention` is one of `engines.attention.FORMS` or `auto`; `flavor` a flavor, its name or `auto`; `targets` are
+    compute capabilities to build ahead of time for, none to let the machine decide; `judge` is the metric and threshold
+    that a filed engine must have been judged by to be taken, None to take any.
     """
 
     onnx: Path
@@ -161,9 +162,9 @@ def choose_flavor(name: str | Flavor) -> Flavor:
 
 def engine_key(request: BuildRequest, flavor: Flavor) -> EngineKey:
     """Everything that changes the plan."""
-    form = choose_form(request.attention, flavor, request.precision)
-    gpus = [gpu for gpu in find_gpus() if not request.targets] if flavor.can_run else []
-    targets = () if gpus else (request.targets or AHEAD_OF_TIME_TARGETS)
+    gpu = target_gpu(flavor, request.targets)
+    form = choose_form(request.attention, flavor, request.precision, gpu)
+    targets = () if gpu else (request.targets or AHEAD_OF_TIME_TARGETS)
     if targets and flavor.name != TENSORRT_RTX:
         raise InputError(f"{flavor.name} builds only for the GPU it runs on; leave out --targets")
     memo = request.root.parent / "hashes.json"
@@ -182,35 +183,17 @@ def engine_key(request: BuildRequest, flavor: Flavor) -> EngineKey:
         flavor=flavor.name,
         flavor_version=flavor.version or "",
         batch=(request.batch.least, request.batch.tuned, request.batch.most),
-        gpu=gpus[0].name if gpus else None,
-        compute_capability=gpus[0].compute_capability if gpus else None,
+        gpu=gpu.name if gpu else None,
+        compute_capability=gpu.compute_capability if gpu else None,
         targets=targets,
+        kernels=kernels_identity() if form == "plugin" else (),
         options={name: value for name, value in options.items() if value is not None},
     )
 
 
-def choose_form(attention: str, flavor: Flavor, precision: str = "fp16") -> str:
-    """`auto` is `native` where the flavor imports it as one fused layer, else `decomposed`.
-
-    Raises InputError for a form the flavor has not, or not in this precision.
-    """
-    if precision == "fp32":  # the fused kernels are of half precision; in FP32 the builder finds none and gives up
-        if attention == "native":
-            raise InputError("native attention has no FP32 kernels: use --attention decomposed, or fp16 or bf16")
-        attention = "decomposed" if attention == "auto" else attention
-    has_native = flavor.name == TENSORRT_RTX or _at_least(flavor.version or "0", (10, 14))
-    if attention == "auto":
-        return "native" if has_native else "decomposed"
-    if attention not in FORMS:
-        raise InputError(f"attention form '{attention}' is not one of {', '.join(FORMS)}, auto")
-    if attention == "native" and not has_native:
-        raise InputError(f"{flavor.name} {flavor.version} has no native attention (10.14 brought it): use decomposed")
-    return attention
-
-
-def _at_least(version: str, least: tuple[int, int]) -> bool:
-    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    return numbers >= least
+def target_gpu(flavor: Flavor, targets: Sequence[str]) -> Gpu | None:
+    """The GPU that a plan is built for; None for one built ahead of time."""
+    return next(iter(find_gpus()), None) if flavor.can_run and not targets else None
 
 
 @lru_cache(maxsize=1)
@@ -222,7 +205,9 @@ def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, pr
     if request.validation is None:
         raise InputError(f"no validation inputs were given to judge {path.name} by")
     progress("lowering the graph", None)
-    lowered = lower(request.onnx, key.attention, request.batch)
+    plugin = key.attention == "plugin"
+    planner = planner_for(key.compute_capability or "", key.gpu or "") if plugin else None
+    lowered = lower(request.onnx, key.attention, request.batch, planner, fallback_form(flavor))
     for folder in (path.parent, request.onnx.parent):
         remove_leftovers(folder)
     with _temporary_plan(path) as plan:
@@ -264,8 +249,18 @@ def _child_request(request: BuildRequest, key: EngineKey, lowered: Lowered, plan
         "targets": list(key.targets),
         "options": dict(key.options),
         "timing_cache": timing_cache,
+        "plugins": _plugins(key, lowered),
         "verbose": request.verbose,
     }
+
+
+def _plugins(key: EngineKey, lowered: Lowered) -> list[str]:
+    """The libraries that must be loaded before the lowered graph is read."""
+    if not any(node.form == "plugin" for node in lowered.nodes):
+        return []
+    from runtime.plugins import find_plugin
+
+    return [str(find_plugin(key.flavor_version))]
 
 
 @contextlib.contextmanager
@@ -318,8 +313,13 @@ def _manifest(
             versions={**answer["versions"], "onnx": version("onnx"), "onnxruntime": version("onnxruntime")},
         ),
         tensors=tuple(EngineTensor(t["name"], t["mode"], t["dtype"], tuple(t["shape"])) for t in answer["tensors"]),
-        attention=tuple(AttentionChoice(node.node, node.form, node.why) for node in lowered.nodes),
+        attention=tuple(_choice(node) for node in lowered.nodes),
     )
+
+
+def _choice(node: LoweredNode) -> AttentionChoice:
+    why = f"{node.variant}: {node.why}" if node.variant else node.why
+    return AttentionChoice(node.node, node.form, why, {node.form: node.milliseconds} if node.milliseconds else {})
 
 
 def run_gate(

@@ -127,23 +127,45 @@ def _shape(value: ir.Value, rest: list) -> ir.Shape:
     return ir.Shape([value.shape[0] if value.shape is not None else None, *rest])
 
 
-def joined_output(node: ir.Node) -> ir.Node | None:
-    """The Reshape to `[B,N,H*D]` that alone reads the attention's output, after a transpose, or None."""
-    value = node.outputs[0]
-    sizes = sizes_of(value)
-    for op_type in ("Transpose", "Reshape"):
-        users = value.uses()
-        if value.is_graph_output() or len(users) != 1:
-            return None
-        user = next(iter(users)).node
-        if not is_op(user, op_type) or user.inputs[0] is not value:
-            return None
-        if op_type == "Transpose" and not permutes(user, _TURN):
-            return None
-        value = user.outputs[0]
-    after = sizes_of(value)
-    if sizes is None or after is None or len(after) != 3:
+def find_output(node: ir.Node) -> tuple[ir.Value, bool]:
+    """What a fused node should make instead of the attention's output, and whether that is tokens.
+
+    Where nothing but a transpose to tokens first reads the output, it is the `[B,N,H*D]` that this is reshaped to, or
+    else the transpose's own `[B,N,H,D]`, which is the same in memory.
+    """
+    heads = node.outputs[0]
+    turn = _only_reader(heads)
+    if turn is None or not permutes(turn, _TURN):
+        return heads, False
+    apart = turn.outputs[0]
+    join = _only_reader(apart)
+    before, after = sizes_of(apart), sizes_of(join.outputs[0]) if join is not None else None
+    if join is None or not is_op(join, "Reshape") or before is None or after is None or len(after) != 3:
+        return apart, True
+    _, tokens, count, size = before
+    joined = after[1:] == [tokens, int(count or 0) * int(size or 0)]
+    return (join.outputs[0] if joined else apart), True
+
+
+def _only_reader(value: ir.Value) -> ir.Node | None:
+    """The node that alone reads the value, as its first input, or None."""
+    uses = list(value.uses())
+    if value.is_graph_output() or len(uses) != 1 or uses[0].idx != 0:
         return None
-    _, heads, tokens, size = sizes
-    fits = None not in (heads, tokens, size) and after[1:] == [tokens, int(heads or 0) * int(size or 0)]
-    return value.producer() if fits else None
+    return uses[0].node
+
+
+def write_output(fused: ir.Node, output: ir.Value, tokens: bool, model: ir.Model) -> ir.Value:
+    """The result of the fused node in the shape of `output`, with a Reshape after the node where that is needed."""
+    result = fused.outputs[0]
+    sizes = sizes_of(output)
+    result.type, result.shape = output.type, output.shape
+    if not tokens or sizes is None or len(sizes) != 4:
+        return result
+    rest = [int(size or 0) for size in sizes[1:]]
+    result.shape = _shape(output, [rest[0], rest[1] * rest[2]])
+    shape = integers(model, "cat2dog.heads_" + "x".join(str(size) for size in rest), [-1, *rest])
+    apart = new_node("Reshape", [result, shape], {}, f"{fused.name}.apart", output.dtype)
+    graph_of(fused).insert_after(fused, apart)
+    apart.outputs[0].shape = output.shape
+    return apart.outputs[0]

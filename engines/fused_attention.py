@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from engines.batch import BatchProfile
 from engines.constants import constant
-from engines.fold_check import check_folds
-from engines.fold_layout import Layout, Operand, find_layout, joined_output, turned, write_inputs
+from engines.fold_check import FoldChecks, check_folds
+from engines.fold_layout import Layout, Operand, find_layout, find_output, turned, write_inputs, write_output
 from engines.fold_norm import match_norm
 from engines.fold_rope import Rope, match_rope
 from engines.fused_body import DOMAIN, PRECISIONS
@@ -52,6 +52,7 @@ class FusedLowering:
     planner: Planner
     batch: BatchProfile
     symbols: Collection[str] = ()
+    checks: FoldChecks = field(default_factory=FoldChecks)
 
     def lower(self, node: ir.Node, model: ir.Model) -> Fused:
         """Replace the node, in place. Raises Unsupported, the graph unchanged, where no kernel covers it.
@@ -64,19 +65,19 @@ class FusedLowering:
         value = Operand(_input(node, 2))
         value = _narrow(turned(value, dtype), dtype) or value
         layout = find_layout(folded.query, folded.key, value)
-        join = joined_output(node)
+        output, tokens = find_output(node)
         problem = replace(
             problem,
             layout=layout.name,
-            output="heads" if join is None else "tokens",
+            output="tokens" if tokens else "heads",
             qk_norm=folded.epsilon,
             rope=folded.rope is not None,
         )
         kernel = self.planner(problem)
         fused = _written(node, model, problem, kernel, layout, folded)
-        output = node.outputs[0] if join is None else join.outputs[0]
-        check_folds(node, fused, output, layout.sources, problem, model)
-        _take_over(fused, node, output)
+        if self.checks.wanted(problem):
+            check_folds(node, fused, output, layout.sources, problem, model)
+        _take_over(write_output(fused, output, tokens, model), node, output)
         return Fused(kernel, _why(problem, kernel, folded))
 
     def _problem(self, node: ir.Node) -> AttentionProblem:
@@ -206,10 +207,8 @@ def _arrays(folded: Folded) -> list[tuple[str, np.ndarray]]:
     return arrays + ([] if folded.rope is None else [("cos", folded.rope.cos), ("sin", folded.rope.sin)])
 
 
-def _take_over(fused: ir.Node, node: ir.Node, output: ir.Value) -> None:
-    """Give the fused node the readers of `output`, and remove what nothing reads any more."""
-    new = fused.outputs[0]
-    new.shape, new.type = output.shape, output.type
+def _take_over(new: ir.Value, node: ir.Node, output: ir.Value) -> None:
+    """Give `new` the name and the readers of `output`, and remove what nothing reads any more."""
     output.replace_all_uses_with(new, replace_graph_outputs=True)
     name, output.name = output.name, f"{output.name}.unfused"
     remove_unread([output, *node.outputs])

@@ -12,7 +12,8 @@ import pytest
 
 from engines import build as room
 from engines.batch import BatchProfile
-from engines.build import AHEAD_OF_TIME_TARGETS, BuildRequest, build, choose_flavor, choose_form, engine_key
+from engines.build import AHEAD_OF_TIME_TARGETS, BuildRequest, build, choose_flavor, engine_key
+from engines.form import choose_form
 from engines.store import engine_path, list_engines
 from engines.validation import Validation
 from runtime.errors import AccuracyError, InputError, ToolchainError
@@ -195,7 +196,7 @@ def test_two_builds_at_once_build_once(rtx, validation, tmp_path):
     ("changes", "message"),
     [
         ({"targets": ("9.0",)}, r"^TensorRT 1\.\S+ does not build for compute capability 9\.0; it knows .*8\.6.*$"),
-        ({"attention": "fast"}, r"^attention form 'fast' is not one of native, decomposed, auto$"),
+        ({"attention": "fast"}, r"^attention form 'fast' is not one of plugin, native, decomposed, auto$"),
         ({"flavor": "tensorrt_xl"}, r"^there is no flavor 'tensorrt_xl'; expected one of tensorrt, tensorrt_rtx$"),
         (
             {"onnx": Path("absent.onnx")},
