@@ -51,7 +51,8 @@ _DECIDING = (
         "configure.py",
         "child.py",
     ),
-    *("fused_attention.py", "fused_node.py", "fold_layout.py", "fold_norm.py", "fold_rope.py"),
+    *("fused_attention.py", "fused_node.py", "fused_problem.py"),
+    *("fold.py", "fold_layout.py", "fold_norm.py", "fold_rope.py"),
     *("kernels/launch.py", "kernels/problem.py", "kernels/sizes.py"),
 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
@@ -12,29 +11,14 @@ import onnx_ir as ir
 
 from engines.batch import BatchProfile
 from engines.constants import constant
+from engines.fold import Folded, fold
 from engines.fold_check import FoldChecks, check_folds
-from engines.fold_layout import Layout, Operand, find_layout, find_output, turned, write_inputs, write_output
-from engines.fold_norm import match_norm
-from engines.fold_rope import Rope, match_rope
+from engines.fold_layout import Layout, find_layout, find_output, write_inputs, write_output
 from engines.fused_body import DOMAIN, PRECISIONS
 from engines.fused_node import OP_TYPE, attributes_of
-from engines.graph import graph_of, in_precision, remove_unread, sizes_of
-from engines.kernels.problem import AttentionProblem, FusedKernel, Planner, Unsupported
-
-_PRECISION_OF = {dtype: name for name, dtype in PRECISIONS.items()}
-_HEAD_SIZES = range(32, 129)
-
-
-@dataclass(frozen=True, eq=False)
-class Folded:
-    """Where queries and keys come from, which gains and tables the kernel takes, and what was not folded and why."""
-
-    query: Operand
-    key: Operand
-    gains: tuple[np.ndarray, np.ndarray] | None = None
-    epsilon: float | None = None
-    rope: Rope | None = None
-    missed: tuple[str, ...] = ()
+from engines.fused_problem import attention_problem
+from engines.graph import graph_of, remove_unread
+from engines.kernels.problem import AttentionProblem, FusedKernel, Planner
 
 
 @dataclass(frozen=True)
@@ -59,12 +43,9 @@ class FusedLowering:
 
         Raises ToolchainError where what was folded does not compute what the graph computed.
         """
-        problem = self._problem(node)
-        dtype = PRECISIONS[problem.precision]
-        folded = fold(node, problem, dtype)
-        value = Operand(_input(node, 2))
-        value = _narrow(turned(value, dtype), dtype) or value
-        layout = find_layout(folded.query, folded.key, value)
+        problem = attention_problem(node, model, self.batch, self.symbols)
+        folded = fold(node, problem, PRECISIONS[problem.precision])
+        layout = find_layout(folded.query, folded.key, folded.value)
         output, tokens = find_output(node)
         problem = replace(
             problem,
@@ -79,109 +60,6 @@ class FusedLowering:
             check_folds(node, fused, output, layout.sources, problem, model)
         _take_over(write_output(fused, output, tokens, model), node, output)
         return Fused(kernel, _why(problem, kernel, folded))
-
-    def _problem(self, node: ir.Node) -> AttentionProblem:
-        """The node by itself, every tensor in heads. Raises Unsupported."""
-        if node.op_type != "Attention":
-            raise Unsupported(f"{node.op_type} has no fused kernel")
-        query, key, value = (_input(node, index) for index in range(3))
-        if query.dtype not in _PRECISION_OF or {key.dtype, value.dtype} != {query.dtype}:
-            raise Unsupported("attention that is not of FP16 or BF16 has no fused kernel")
-        shapes = [sizes_of(tensor) for tensor in (query, key, value)]
-        if any(shape is None or len(shape) != 4 or None in shape[1:] for shape in shapes):
-            raise Unsupported("heads, tokens or head size are not known when the engine is built")
-        (_, heads, queries, size), (_, key_heads, keys, _), (_, value_heads, _, value_size) = shapes  # type: ignore[misc]
-        if value_size != size:
-            raise Unsupported(f"head sizes of queries and values differ ({size} and {value_size})")
-        if {key_heads, value_heads} != {heads}:
-            raise Unsupported(f"{heads} heads of queries and {key_heads} of keys have no fused kernel")
-        assert heads is not None and queries is not None and keys is not None and size is not None
-        if size not in _HEAD_SIZES:
-            raise Unsupported(f"head size {size} is outside {_HEAD_SIZES[0]}..{_HEAD_SIZES[-1]}")
-        return AttentionProblem(
-            precision=_PRECISION_OF[ir.DataType(query.dtype)],
-            heads=heads,
-            head_size=size,
-            queries=queries,
-            keys=keys,
-            scale=float(np.float32(node.attributes["scale"].as_float())),
-            batch=self._batch(query),
-            layout="heads",
-            output="heads",
-        )
-
-    def _batch(self, query: ir.Value) -> tuple[int, int, int]:
-        """(least, tuned, most) of the first axis: a number, the graph's batch, or a multiple of it (windows)."""
-        first = query.shape[0] if query.shape is not None else None
-        if isinstance(first, int):
-            return first, first, first
-        text = str(getattr(first, "value", first)).replace(" ", "")
-        match = re.fullmatch(r"(?:(\d+)\*)?([^*\d][^*]*)(?:\*(\d+))?", text)
-        if match is None or match[2] not in self.symbols:
-            raise Unsupported("the batch of the attention is not known when the engine is built")
-        factor = int(match[1] or 1) * int(match[3] or 1)
-        return factor * self.batch.least, factor * self.batch.tuned, factor * self.batch.most
-
-
-def _input(node: ir.Node, index: int) -> ir.Value:
-    value = node.inputs[index] if index < len(node.inputs) else None
-    if value is None:
-        raise Unsupported(f"the node lacks input {index}")
-    return value
-
-
-def fold(node: ir.Node, problem: AttentionProblem, dtype: ir.DataType) -> Folded:
-    """Follow queries and keys back through RoPE and norm, as far as both have the same and come from `dtype`."""
-    folded = best = Folded(Operand(_input(node, 0)), Operand(_input(node, 1)))
-    for step in (_turned, _without_rope, _turned, _without_norm, _turned):
-        folded = step(folded, problem, dtype)
-        query, key = _narrow(folded.query, dtype), _narrow(folded.key, dtype)
-        if query is not None and key is not None:
-            best = replace(folded, query=query, key=key)
-    if best.rope is not folded.rope or best.gains is not folded.gains:
-        wide = f"what is computed from other types than {problem.precision.upper()}"
-        best = replace(best, missed=(*folded.missed, wide))
-    return best
-
-
-def _narrow(operand: Operand, dtype: ir.DataType) -> Operand | None:
-    """The operand as a tensor of the precision, before it is widened; None where it never was."""
-    value = in_precision(operand.value, dtype)
-    return None if value is None else replace(operand, value=value)
-
-
-def _turned(folded: Folded, problem: AttentionProblem, dtype: ir.DataType) -> Folded:
-    return replace(folded, query=turned(folded.query, dtype), key=turned(folded.key, dtype))
-
-
-def _without_rope(folded: Folded, problem: AttentionProblem, dtype: ir.DataType) -> Folded:
-    query, key = (
-        match_rope(operand.value, (tokens, problem.head_size), operand.tokens_first, dtype)
-        for operand, tokens in ((folded.query, problem.queries), (folded.key, problem.keys))
-    )
-    if query is None or key is None or not query.same_tables(key):
-        return _missed(folded, "RoPE", query, key, "its tables")
-    return replace(_moved(folded, query.source, key.source), rope=query)
-
-
-def _without_norm(folded: Folded, problem: AttentionProblem, dtype: ir.DataType) -> Folded:
-    query, key = (match_norm(operand.value, problem.head_size, dtype) for operand in (folded.query, folded.key))
-    if query is None or key is None or query.epsilon != key.epsilon:
-        return _missed(folded, "RMSNorm", query, key, "its epsilon")
-    gains = (query.gain, key.gain)
-    return replace(_moved(folded, query.source, key.source), gains=gains, epsilon=float(np.float32(query.epsilon)))
-
-
-def _moved(folded: Folded, query: ir.Value, key: ir.Value) -> Folded:
-    return replace(folded, query=replace(folded.query, value=query), key=replace(folded.key, value=key))
-
-
-def _missed(folded: Folded, what: str, query: object, key: object, where: str) -> Folded:
-    """Note why two matches, of queries and of keys, are not one."""
-    if query is None and key is None:
-        return folded
-    only = "of keys only" if query is None else "of queries only" if key is None else ""
-    return replace(folded, missed=(*folded.missed, f"{what} ({only or f'queries and keys differ in {where}'})"))
 
 
 def _written(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from engines import fused_attention as room
+from engines import fold, fused_attention
 from engines.batch import BatchProfile
 from engines.fold_check import FoldChecks
 from engines.fold_layout import Layout
@@ -20,22 +20,26 @@ NODE = r"network\.blocks\.0\.attention/Attention"
 WRONG = r" of the fused attention node are \S+ at \(0, \d, \d+, \d+\) where the graph has \S+, expected within \S+: "
 
 
-def _wrong(name, change):
+def _wrong(room, name, change):
     """`room.name`, with what it finds changed."""
     real = getattr(room, name)
 
     def found(*arguments):
         return change(real(*arguments))
 
-    return name, found
+    return room, name, found
 
 
 FAULTS = {
-    "sines the other way": (*_wrong("match_rope", lambda rope: rope and replace(rope, sin=-rope.sin)), "queries"),
-    "another epsilon": (*_wrong("match_norm", lambda norm: norm and replace(norm, epsilon=1e-5)), "queries"),
-    "other gains": (*_wrong("match_norm", lambda norm: norm and replace(norm, gain=norm.gain[::-1])), "queries"),
+    "sines the other way": (*_wrong(fold, "match_rope", lambda rope: rope and replace(rope, sin=-rope.sin)), "queries"),
+    "another epsilon": (*_wrong(fold, "match_norm", lambda norm: norm and replace(norm, epsilon=1e-5)), "queries"),
+    "other gains": (*_wrong(fold, "match_norm", lambda norm: norm and replace(norm, gain=norm.gain[::-1])), "queries"),
     "keys and values swapped": (
-        *_wrong("find_layout", lambda layout: Layout("tokens", tuple(_thirds(layout)[index] for index in (0, 2, 1)))),
+        *_wrong(
+            fused_attention,
+            "find_layout",
+            lambda layout: Layout("tokens", tuple(_thirds(layout)[index] for index in (0, 2, 1))),
+        ),
         "keys",
     ),
 }
@@ -49,15 +53,15 @@ def _thirds(layout):
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_wrong_fold_is_found(fault, precision, monkeypatch):
-    name, found, part = FAULTS[fault]
+    room, name, found, part = FAULTS[fault]
     monkeypatch.setattr(room, name, found)
     with pytest.raises(ToolchainError, match=rf"^{NODE}: the {part}{WRONG}build with --attention decomposed, and"):
         lower(micro_export(precision).path, "plugin", BatchProfile(1, 1, 1), StandInPlanner())
 
 
 def test_a_wrong_output_is_found(monkeypatch):
-    real = room.find_output
-    monkeypatch.setattr(room, "find_output", lambda node: (real(node)[0], False))
+    real = fused_attention.find_output
+    monkeypatch.setattr(fused_attention, "find_output", lambda node: (real(node)[0], False))
     with pytest.raises(ToolchainError, match=rf"^{NODE}: the output of the fused attention node "):
         lower(micro_export("fp16").path, "plugin", BatchProfile(1, 1, 1), StandInPlanner())
 
