@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import subprocess
 from dataclasses import dataclass
 from typing import Any
+
+from runtime.errors import ToolchainError
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,28 @@ def find_gpus() -> list[Gpu]:
 def no_gpu_reason() -> str:
     """Why `find_gpus` is empty, in one line; "" when it is not."""
     return _find()[1]
+
+
+def multiprocessors(index: int) -> int:
+    """How many multiprocessors a GPU has. Raises ToolchainError where it cannot be asked."""
+    try:
+        driver = _driver()
+        device = _call(driver.cuDeviceGet(index))
+        attribute = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+        return int(_call(driver.cuDeviceGetAttribute(attribute, device)))
+    except _NoGpu as error:
+        raise ToolchainError(f"GPU {index} cannot be asked: {error}") from error
+
+
+def driver_version() -> str:
+    """The driver's own version ("580.159.04"), or the CUDA version it supports where nvidia-smi is not there."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        return asked.stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        gpus = find_gpus()
+        return f"CUDA {gpus[0].driver}" if gpus else "none"
 
 
 @functools.cache

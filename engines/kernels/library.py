@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 
 from engines.kernels import images
+from engines.kernels.plan import make_plan
 from engines.kernels.problem import AttentionProblem, FusedKernel, Planner, Unsupported
 from engines.kernels.tables import SHIPPED, ProblemKey, Table, choose_table, read_table
 from engines.kernels.variants import (
@@ -13,12 +14,12 @@ from engines.kernels.variants import (
     TritonVariant,
     Variant,
     check_problem,
-    make_plan,
 )
 from runtime.files import sha256_file, sha256_text
 
 _SOURCES = (
-    "attention_triton.py", "attention_sm90.cu", "wgmma.py", "variants.py", "launch.py", "sizes.py", "tables.py",
+    "attention_triton.py", "attention_sm90.cu", "wgmma.py", "variants.py", "plan.py", "plan_builder.py",
+    "plan_triton.py", "plan_sm90.py", "launch.py", "sizes.py", "tables.py",
     "library.py",
 )  # fmt: skip
 # What every GPU runs tolerably: the last resort of a GPU and problem that nobody measured.

@@ -114,11 +114,8 @@ class Table:
 
     def merged(self, entries: Iterable[Entry]) -> Table:
         """With `entries` in the place of older ones of the same problems."""
-        fresh = {entry.key: entry for entry in entries}
-        kept = {entry.key: entry for entry in self.entries} | fresh
-        return Table(
-            **{**vars(self), "entries": tuple(sorted(kept.values(), key=lambda e: tuple(map(str, _order(e.key)))))}
-        )
+        kept = {entry.key: entry for entry in (*self.entries, *entries)}
+        return replace(self, entries=tuple(sorted(kept.values(), key=lambda entry: _order(entry.key))))
 
     def write(self, path: Path) -> None:
         """Write the table, whole or not at all."""

@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Callable, Iterable
 
 from engines.kernels.launch import LaunchPlan
+from engines.kernels.plan import make_plan
 from engines.kernels.problem import Unsupported
 from engines.kernels.tables import Entry, ProblemKey, Timing
-from engines.kernels.variants import TritonVariant, Variant, candidates, make_plan
+from engines.kernels.variants import TritonVariant, Variant, candidates
 from runtime.errors import ToolchainError
 
 # Of each kind, so that another GPU, or one without the first kind, finds something that was measured.

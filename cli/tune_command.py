@@ -1,0 +1,192 @@
+"""`cat2dog tune`: measure the fused attention kernels of checkpoints on the GPU at hand, and file the winners."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli import console, options
+from runtime.errors import InputError, ToolchainError
+
+if TYPE_CHECKING:
+    from engines.kernels.tables import Entry, ProblemKey, Table, Timing
+
+HELP = "measure the fused attention kernels on this GPU and file the fastest for engines to use"
+EXAMPLE = "cat2dog tune --model 500m-256 500m-1024 --precision fp16 --batch 1,4"
+# Multiprocessors of a usual GPU of each capability, where none is at hand: A100, RTX 3090, RTX 4090, H100, B200,
+# RTX 5090.
+_MULTIPROCESSORS = {"8.0": 108, "8.6": 82, "8.9": 128, "9.0": 132, "10.0": 148, "12.0": 170}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The subcommand's options."""
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        metavar="NAME",
+        default=[],
+        help="checkpoint folders, or names of checkpoints that need not be here (default: every named one)",
+    )
+    parser.add_argument(
+        "--precision", nargs="+", choices=("fp16", "bf16"), default=["fp16", "bf16"], help="default: both"
+    )
+    parser.add_argument("--batch", default="1,4,8", metavar="N,...", help="batch sizes (default: 1,4,8)")
+    parser.add_argument(
+        "--plain", action="store_true", help="without the QK-norm and RoPE that the checkpoints have inside attention"
+    )
+    parser.add_argument(
+        "--compile-only",
+        action="store_true",
+        help="compile what would be measured, for a GPU machine without compilers; needs no GPU",
+    )
+    parser.add_argument("--target", metavar="CC", help="compute capability to compile for, with --compile-only (9.0)")
+    parser.add_argument(
+        "--output", type=options.some_path, metavar="FILE", help="the table (default: build/kernels/tuned/GPU.json)"
+    )
+    parser.add_argument(
+        "--results",
+        type=options.some_path,
+        metavar="FILE",
+        help="also write every timing, of the slow ones too, as JSON",
+    )
+    options.json_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, and file after every problem."""
+    keys = _keys(args)
+    if args.compile_only:
+        return _compile(args, keys)
+    if args.target:
+        raise InputError("--target goes with --compile-only; measuring is for the GPU at hand")
+    from engines.kernels import images
+    from engines.kernels.library import target_of
+    from engines.kernels.tables import read_table, table_name
+    from engines.kernels.tune import tune
+    from runtime import cuda, gpu
+
+    gpus = gpu.find_gpus()
+    if not gpus:
+        raise ToolchainError(f"tuning needs an NVIDIA GPU: {gpu.no_gpu_reason()}; --compile-only needs none")
+    chosen = gpus[0]
+    target = target_of(chosen.compute_capability)
+    if target is None:
+        raise InputError(f"no kernel runs on {chosen.name} (compute capability {chosen.compute_capability})")
+    cuda.set_device(chosen.index)
+    path = args.output or images.folder() / "tuned" / table_name(chosen.name, chosen.compute_capability)
+    table = _about(
+        args, chosen.name, chosen.compute_capability, gpu.multiprocessors(chosen.index), gpu.driver_version()
+    )
+    if path.exists():
+        table = table.merged(read_table(path).entries)
+    everything: list[dict[str, Any]] = []
+    measured: list[tuple[Entry, list[Timing]]] = []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with console.progress("tune") as update:
+        for number, key in enumerate(keys):
+            seeds = _seeds(key, measured)
+            entry, timings = tune(key, target, table.multiprocessors, seeds, update)
+            measured.append((entry, timings))
+            table = table.merged([entry])
+            table.write(path)
+            everything.append(_described(key, timings))
+            if args.results:
+                _write_results(args.results, table, everything)
+            if not args.json:
+                best = entry.timings[0]
+                rate = key.problem().operations * key.batch / best.median / 1e6
+                print(
+                    f"{number + 1}/{len(keys)} {key}: {best.median:.1f} us, {rate:.0f} TFLOP/s, {best.variant}",
+                    flush=True,
+                )
+    if args.json:
+        console.print_json({"table": path, "problems": everything})
+    else:
+        print(f"{path}: {len(table.entries)} problems")
+    return 0
+
+
+def _keys(args: argparse.Namespace) -> list[ProblemKey]:
+    from cat2dog.config import NAMED, load_config, lookup
+    from engines.kernels.tables import ProblemKey
+
+    try:
+        batches = [int(part) for part in args.batch.split(",")]
+    except ValueError:
+        batches = []
+    if not batches or not all(1 <= batch <= 1 << 16 for batch in batches):
+        raise InputError(f"batch '{args.batch}' is not a list of sizes such as 1,4,8")
+    keys: dict[ProblemKey, None] = {}
+    for name in args.model or sorted(NAMED):
+        folder = Path(name)
+        config = load_config(folder) if (folder / "config.json").exists() else lookup(folder.name)
+        for precision in args.precision:
+            for batch in batches:
+                key = ProblemKey(
+                    precision, config.heads, config.head_size, config.tokens, config.tokens, batch, "packed", "tokens",
+                    config.qk_norm and not args.plain, config.rope and not args.plain,
+                )  # fmt: skip
+                keys[key] = None
+    return list(keys)
+
+
+def _compile(args: argparse.Namespace, keys: list[ProblemKey]) -> int:
+    from engines.kernels import images
+    from engines.kernels.tune import compile_all
+    from engines.kernels.variants import TARGETS
+
+    target = args.target or "9.0"
+    if target not in TARGETS:
+        raise InputError(f"kernels are compiled for {', '.join(TARGETS)}, not {target}")
+    with console.progress("compile") as update:
+        count = compile_all(keys, target, _MULTIPROCESSORS[target], update)
+    print(f"{images.folder()}: {count} plans for {len(keys)} problems and compute capability {target}")
+    return 0
+
+
+def _about(args: argparse.Namespace, gpu: str, capability: str, multiprocessors: int, driver: str) -> Table:
+    from engines.kernels.images import compiler_versions
+    from engines.kernels.tables import Table
+
+    date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    words = ["cat2dog", "tune", *(["--model", *args.model] if args.model else [])]
+    words += ["--precision", *args.precision, "--batch", args.batch, *(["--plain"] if args.plain else [])]
+    return Table(gpu, capability, multiprocessors, driver, compiler_versions(), date, " ".join(words))
+
+
+def _seeds(key: ProblemKey, measured: list[tuple[Entry, list[Timing]]]) -> list[Any] | None:
+    """What was fast for the same problem in the other precision: FP16 and BF16 run at one speed."""
+    from dataclasses import replace
+
+    for entry, timings in measured:
+        if entry.key.precision != key.precision and replace(entry.key, precision=key.precision) == key:
+            kept = [timing.variant for timing in entry.timings]
+            return kept + [t.variant for t in sorted(timings, key=lambda t: t.median)[:8] if t.variant not in kept]
+    return None
+
+
+def _described(key: ProblemKey, timings: list[Timing]) -> dict[str, Any]:
+    operations = key.problem().operations * key.batch
+    rows = [
+        {
+            "variant": str(timing.variant),
+            "us": timing.median,
+            "least": timing.least,
+            "most": timing.most,
+            "tflops": round(operations / timing.median / 1e6, 1),
+            "error": timing.error,
+        }
+        for timing in timings
+    ]
+    return {"problem": vars(key), "timings": rows}
+
+
+def _write_results(path: Path, table: Table, problems: list[dict[str, Any]]) -> None:
+    from runtime.files import write_text
+
+    about = {name: value for name, value in vars(table).items() if name != "entries"}
+    lines = ",\n".join(f"  {json.dumps(problem)}" for problem in problems)
+    write_text(path, json.dumps({"about": about}, indent=1)[:-2] + f',\n "problems": [\n{lines}\n ]\n}}\n')

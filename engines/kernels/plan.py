@@ -1,0 +1,20 @@
+"""A launch plan for a problem and a variant."""
+
+from __future__ import annotations
+
+from engines.kernels.launch import LaunchPlan
+from engines.kernels.plan_sm90 import Sm90Plan
+from engines.kernels.plan_triton import TritonPlan
+from engines.kernels.problem import AttentionProblem
+from engines.kernels.variants import TritonVariant, Variant, check_problem
+
+
+def make_plan(problem: AttentionProblem, variant: Variant, target: str) -> LaunchPlan:
+    """Compile what `variant` needs (or take it from the kept kernels) and say how to launch it.
+
+    Raises Unsupported where the variant cannot do the problem.
+    """
+    check_problem(problem)
+    if isinstance(variant, TritonVariant):
+        return TritonPlan(problem, variant, target).plan()
+    return Sm90Plan(problem, variant, target).plan()

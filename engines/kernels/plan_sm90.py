@@ -1,0 +1,102 @@
+"""Launch plans of attention_sm90.cu."""
+
+from __future__ import annotations
+
+import math
+
+from engines.kernels.images import Compiled, cuda_kernel
+from engines.kernels.launch import Argument, LaunchPlan, Null, Number, Pointer, TensorMap
+from engines.kernels.plan_builder import SHARED_BYTES, Builder, Place, times
+from engines.kernels.problem import AttentionProblem, Unsupported
+from engines.kernels.variants import Sm90Variant
+from engines.kernels.wgmma import wgmma_from_registers, wgmma_from_shared
+
+
+class Sm90Plan(Builder):
+    def __init__(self, problem: AttentionProblem, variant: Sm90Variant, target: str):
+        super().__init__(problem, target, variant.prepare)
+        self.variant = variant
+        if target != "9.0":
+            raise Unsupported(f"{variant} runs on compute capability 9.0 alone")
+        if problem.head_size not in (64, 128):
+            raise Unsupported(f"{variant} has no head size {problem.head_size}")
+        if self.turned and not self.prepare:
+            if math.ceil(problem.keys / variant.block_n) > variant.stages or variant.blocks:
+                raise Unsupported(f"{variant} does QK-norm and RoPE inside only where all keys fit")
+        if variant.parts and not variant.blocks:
+            raise Unsupported(f"{variant} has no number of blocks to cut the work for")
+
+    def plan(self) -> LaunchPlan:
+        p, v = self.problem, self.variant
+        q, k, values = self.places()
+        if self.prepare:
+            q, k = self.prepared((q, k), overlap=True)
+        inside = self.turned and not self.prepare
+        out = self.output()
+        block_m, size = v.groups * 64, p.head_size
+        tiles = times(self.batch, p.heads * math.ceil(p.queries / block_m))
+        partial, peaks = Null(), Null()  # type: Argument, Argument
+        if v.parts:
+            slots = 2 * v.blocks * block_m
+            partial = Pointer("workspace", 0, self.reserve(slots * size * 4))
+            peaks = Pointer("workspace", 0, self.reserve(slots * 8))
+        constants = {
+            "D": size, "WGS": v.groups, "BN": v.block_n, "STAGES": v.stages, "TURNS": v.turns, "QUERIES": p.queries,
+            "KEYS": p.keys, "HEADS": p.heads, "BF16": p.precision == "bf16", "PARTS": v.parts, "O_COLUMNS": out.columns,
+            "INSIDE": inside, "NORM": inside and p.qk_norm is not None, "ROPE": inside and p.rope,
+            **self._coordinates("Q", q), **self._coordinates("K", k), **self._coordinates("V", values),
+            **self._coordinates("O", out),
+        }  # fmt: skip
+        # 1 KiB to bring tiles to a boundary, and the barriers.
+        shared = 1024 + block_m * size * 2 + 2 * v.stages * v.block_n * size * 2 + 16 + 32 * v.stages
+        if shared > SHARED_BYTES["9.0"]:
+            raise Unsupported(f"{v} needs {shared} bytes of shared memory")
+        names = ["attention_sm90", "attention_sm90_join"] if v.parts else ["attention_sm90"]
+        main, *join = cuda_kernel(
+            "attention_sm90.cu", _prelude(p.precision, v.block_n, size), names, constants, shared, (v.groups + 1) * 128
+        )
+        grid = v.blocks if v.parts else f"min({v.blocks},{tiles})" if v.blocks else tiles
+        maps = [
+            self._map(q, block_m), self._map(k, v.block_n), self._map(values, v.block_n), self._map(out, 64),
+        ]  # fmt: skip
+        count = Number("i32", tiles)
+        turning = self.turning() if inside else [Null()] * 4
+        arguments: list[Argument] = [
+            *maps, *turning, partial, peaks, Number("f32", p.scale), self.epsilon(), count,
+        ]  # fmt: skip
+        self.add(main, (grid, 1, 1), arguments, programmatic=True)
+        if join:
+            joined = Compiled(join[0].data, join[0].name, 0, 256)
+            arguments = [partial, peaks, out.pointer(), count, Number("i32", v.blocks)]
+            self.add(joined, (tiles, block_m // 32, 1), arguments, programmatic=True)
+        return self.finished(exact=True)
+
+    def _coordinates(self, name: str, place: Place) -> dict[str, int]:
+        """How attention_sm90.cu finds a head's tile: its column, and its plane."""
+        across = place.heads_in_rows
+        return {
+            f"{name}_X": place.offset,
+            f"{name}_XH": self.problem.head_size if across else 0,
+            f"{name}_ZB": 1 if across else self.problem.heads,
+            f"{name}_ZH": 0 if across else 1,
+        }
+
+    def _map(self, place: Place, rows: int) -> TensorMap:
+        planes = self.batch if place.heads_in_rows else times(self.batch, self.problem.heads)
+        return TensorMap(
+            Pointer(place.at, place.index),
+            self.problem.precision,
+            (place.columns, place.tokens, planes),
+            (place.columns * 2, place.columns * place.tokens * 2),
+            (64, rows, 1),
+            "128B",
+        )
+
+
+def _prelude(precision: str, block_n: int, head_size: int) -> str:
+    dtype = {"fp16": "f16", "bf16": "bf16"}[precision]
+    return (
+        "typedef unsigned int u32;\ntypedef unsigned long long u64;\n"
+        + wgmma_from_shared("wgmma_s", block_n, dtype)
+        + wgmma_from_registers("wgmma_o", head_size, dtype)
+    )
