@@ -9,17 +9,20 @@ tokens, two of one with 4096, which take a second each.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from engines.bf16 import compute_wide
-from engines.fused_body import DOMAIN, PRECISIONS, heads_body, output_body
+from engines.fused_body import PRECISIONS, calling, heads_body, input_names, output_body
 from engines.fused_node import main_inputs
 from engines.graph import constant_array, sizes_of
 from engines.kernels.problem import AttentionProblem
 from runtime.errors import ToolchainError
+from runtime.onnxruntime_runner import OnnxRuntimeRunner
 
 _FLOAT = ir.DataType.FLOAT
 # Rounding of one operation, relative, and the step of the smallest numbers.
@@ -63,14 +66,17 @@ def check_folds(
     if [*fused.inputs] != [*node.inputs]:
         old = _run(_excerpt(model, sources, list(node.inputs), problem), feed)
         adapted = _run(_excerpt(model, sources, list(fused.inputs[:main]), problem), feed)
-        extras = [constant_array(value) for value in fused.inputs[main:]]
-        new = _run(_call(heads_body(problem, "Heads", opset), fused.inputs, 3, opset), [*adapted, *extras])
+        extras = [array for value in fused.inputs[main:] if (array := constant_array(value)) is not None]
+        names = input_names(problem)
+        ranks = dict(zip(names, (array.ndim for array in (*adapted, *extras)), strict=True))
+        body = calling(heads_body(problem, "Heads", opset), ranks, opset)
+        new = _run(body, dict(zip(names, [*adapted, *extras], strict=True)))
         for part, expected, got in zip(parts, old, new, strict=True):
             _compare(node, part, expected, got, problem)
     if output is not node.outputs[0]:
         heads = _random(node.outputs[0], problem.batch[0], rng)
         (expected,) = _run(_excerpt(model, node.outputs, [output], problem), {_name(node.outputs[0]): heads})
-        (got,) = _run(_call(output_body(problem, "Output", opset), node.outputs, 1, opset), [heads])
+        (got,) = _run(calling(output_body(problem, "Output", opset), {"answer": 4}, opset), {"answer": heads})
         # The output may be `[B,N,H,D]` of tokens first, which is `[B,N,H*D]` reshaped.
         _compare(node, "output", expected, got.reshape(expected.shape), problem)
 
@@ -121,30 +127,12 @@ def _cast(graph: ir.Graph, value: ir.Value, to: ir.DataType, suffix: str, first:
     return output
 
 
-def _call(body: ir.Function, inputs: Sequence[ir.Value | None], outputs: int, opset: int) -> ir.Model:
-    """A graph that does nothing but call `body` on FP32 inputs."""
-    values = [
-        ir.Value(name=f"in_{index}", type=ir.TensorType(_FLOAT), shape=ir.Shape([None] * len(value.shape)))
-        for index, value in enumerate(inputs)
-        if value is not None and value.shape is not None
-    ]
-    names = [ir.Value(name=f"out_{index}", type=ir.TensorType(_FLOAT)) for index in range(outputs)]
-    call = ir.Node(DOMAIN, body.name, values, outputs=names, name="call")
-    graph = ir.Graph(values, names, nodes=[call], opset_imports={"": opset, DOMAIN: 1}, name="call")
-    return ir.Model(graph, ir_version=10, functions=[body])
-
-
-def _run(model: ir.Model, feed: Mapping[str, np.ndarray] | Sequence[np.ndarray | None]) -> list[np.ndarray]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    content = ir.serde.serialize_model(model).SerializeToString()
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    if not isinstance(feed, Mapping):
-        feed = {put.name: array for put, array in zip(session.get_inputs(), feed, strict=True) if array is not None}
-    taken = {put.name for put in session.get_inputs()}
-    return session.run(None, {name: array for name, array in feed.items() if name in taken})
+def _run(model: ir.Model, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    with tempfile.TemporaryDirectory(prefix="cat2dog-fold-") as folder:
+        path = Path(folder) / "part.onnx"
+        ir.save(model, path)
+        with OnnxRuntimeRunner(path) as runner:
+            return list(runner.infer({spec.name: feed[spec.name] for spec in runner.inputs}).values())
 
 
 def _compare(node: ir.Node, part: str, expected: np.ndarray, got: np.ndarray, problem: AttentionProblem) -> None:

@@ -8,6 +8,8 @@ for TensorRT holds none, because the parser of 8.6 knows no local functions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 import onnx.parser
 import onnx_ir as ir
@@ -73,6 +75,16 @@ def heads_body(problem: AttentionProblem, name: str, opset: int) -> ir.Function:
 def output_body(problem: AttentionProblem, name: str, opset: int) -> ir.Function:
     """The part of `fused_body` after the last product: heads `[B,H,N,D]` to the node's output."""
     return _function(name, ["answer"], ["output"], joining(problem, "answer", "output"), opset)
+
+
+def calling(body: ir.Function, ranks: Mapping[str, int], opset: int) -> ir.Model:
+    """A model that does nothing but call `body` on FP32 inputs of these names and ranks."""
+    wide = ir.TensorType(ir.DataType.FLOAT)
+    inputs = [ir.Value(name=name, type=wide, shape=ir.Shape([None] * rank)) for name, rank in ranks.items()]
+    outputs = [ir.Value(name=value.name, type=wide) for value in body.outputs]
+    call = ir.Node(DOMAIN, body.name, inputs, outputs=outputs, name="call")
+    graph = ir.Graph(inputs, outputs, nodes=[call], opset_imports={"": opset, DOMAIN: 1}, name="call")
+    return ir.Model(graph, ir_version=10, functions=[body])
 
 
 def input_names(problem: AttentionProblem) -> list[str]:

@@ -65,6 +65,9 @@ def test_fp32_is_built_decomposed(shop):
     done = shop.cat2dog(*words, "--attention", "native")
     assert done.returncode == 2
     assert done.stderr.startswith("error: native attention has no FP32 kernels")
+    done = shop.cat2dog(*words, "--precision", "fp16", "--attention", "plugin")
+    assert done.returncode == 2
+    assert done.stderr == "error: no plugin attention: tensorrt_rtx has no plugins; use native\n"
 
 
 def test_bf16_runs_without_a_gpu(shop):

@@ -8,11 +8,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from engines.fold_check import _call, _run
-from engines.fused_body import fused_body
+from engines.fused_body import calling, fused_body, input_names
 from engines.fused_node import attributes_of, main_inputs, problem_of
 from engines.kernels.problem import AttentionProblem
 from tests.engines.stand_ins import StandInPlanner
+from tests.export.micro import run_onnx
 
 H, D, N, S, B = 3, 32, 5, 7, 2
 PLAIN = AttentionProblem("fp16", H, D, N, N, 0.25)
@@ -66,12 +66,13 @@ def reference(problem, inputs):
 
 @pytest.mark.parametrize("opset", [17, 23])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_the_body_computes_the_problem(name, opset):
+def test_the_body_computes_the_problem(name, opset, tmp_path):
     problem = PROBLEMS[name]
     inputs = inputs_of(problem, np.random.default_rng(1))
-    body = fused_body(problem, "Fused", opset)
-    values = [ir.Value(name=str(index), shape=ir.Shape(array.shape)) for index, array in enumerate(inputs)]
-    (got,) = _run(_call(body, values, 1, opset), inputs)
+    feed = dict(zip(input_names(problem), inputs, strict=True))
+    model = calling(fused_body(problem, "Fused", opset), {name: array.ndim for name, array in feed.items()}, opset)
+    ir.save(model, tmp_path / "body.onnx")
+    got = run_onnx(tmp_path / "body.onnx", feed)["output"]
     expected = reference(problem, inputs)
     assert got.shape == expected.shape
     rounding = {"fp16": 2.0**-11, "bf16": 2.0**-8}[problem.precision]

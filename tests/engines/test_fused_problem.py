@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from engines.attention import attention_nodes
 from engines.batch import BatchProfile
 from engines.fused_problem import attention_problem
 from engines.kernels.problem import Unsupported
@@ -25,6 +26,17 @@ def test_sizes_scale_and_precision():
     assert (problem.precision, problem.heads, problem.head_size) == ("bf16", 4, 64)
     assert (problem.queries, problem.keys, problem.batch) == (6, 9, (1, 2, 4))
     assert problem.scale == pytest.approx(0.3, rel=1e-7) and (problem.layout, problem.output) == ("heads", "heads")
+
+
+def test_attention_in_a_branch_has_no_fused_kernel():
+    model = graph_of(
+        "g (bool c, float16[B,4,6,64] q) => (float16[B,4,6,64] y)\n{\n"
+        "y = If (c) <then_branch = t () => (a) {a = cat2dog.Attention <scale: float = 1.0> (q, q, q)},"
+        " else_branch = e () => (b) {b = Identity (q)}>\n}"
+    )
+    (node,) = attention_nodes(model)
+    with pytest.raises(Unsupported, match=r"^attention inside a branch or a loop has no fused kernel$"):
+        attention_problem(node, model, BatchProfile(1, 2, 4), {"B"})
 
 
 def every(shape):
