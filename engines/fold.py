@@ -10,7 +10,7 @@ import onnx_ir as ir
 from engines.fold_layout import Operand, turned
 from engines.fold_norm import match_norm
 from engines.fold_rope import Rope, match_rope
-from engines.graph import in_precision
+from engines.graph import in_precision, sizes_of
 from engines.kernels.problem import AttentionProblem
 
 
@@ -30,22 +30,33 @@ class Folded:
 def fold(node: ir.Node, problem: AttentionProblem, dtype: ir.DataType) -> Folded:
     """Follow queries and keys back through RoPE and norm, as far as both have the same and come from `dtype`."""
     given = [Operand(value) for value in node.inputs if value is not None]
-    folded = best = Folded(given[0], given[1], narrow(turned(given[2], dtype), dtype) or given[2])
+    heads, size = problem.heads, problem.head_size
+    queries, keys = (heads, problem.queries, size), (heads, problem.keys, size)
+    value = narrow(turned(given[2], dtype), dtype, keys) or given[2]
+    folded = best = Folded(given[0], given[1], value)
     for step in (_turned, _without_rope, _turned, _without_norm, _turned):
         folded = step(folded, problem, dtype)
-        query, key = narrow(folded.query, dtype), narrow(folded.key, dtype)
+        query, key = narrow(folded.query, dtype, queries), narrow(folded.key, dtype, keys)
         if query is not None and key is not None:
             best = replace(folded, query=query, key=key)
     if best.rope is not folded.rope or best.gains is not folded.gains:
-        wide = f"what is computed from other types than {problem.precision.upper()}"
+        wide = f"what is computed from other types or shapes than {problem.precision.upper()} of all tokens"
         best = replace(best, missed=(*folded.missed, wide))
     return best
 
 
-def narrow(operand: Operand, dtype: ir.DataType) -> Operand | None:
-    """The operand as a tensor of the precision, before it is widened; None where it never was."""
+def narrow(operand: Operand, dtype: ir.DataType, shape: tuple[int, int, int]) -> Operand | None:
+    """The operand as a tensor of the precision, before it is widened; None where it never was.
+
+    Nor where it is not known to be of `shape`, (H, N, D): a table may stretch what it is multiplied with.
+    """
     value = in_precision(operand.value, dtype)
-    return None if value is None else replace(operand, value=value)
+    heads, tokens, size = shape
+    rest = [tokens, heads, size] if operand.tokens_first else [heads, tokens, size]
+    sizes = sizes_of(value)
+    if value is None or sizes is None or len(sizes) != 4 or sizes[1:] != rest:
+        return None
+    return replace(operand, value=value)
 
 
 def _turned(folded: Folded, problem: AttentionProblem, dtype: ir.DataType) -> Folded:

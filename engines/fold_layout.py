@@ -138,13 +138,15 @@ def find_output(node: ir.Node) -> tuple[ir.Value, bool]:
     if turn is None or not permutes(turn, _TURN):
         return heads, False
     apart = turn.outputs[0]
+    sizes = sizes_of(apart)
+    if sizes is None or None in sizes[1:]:
+        return heads, False
     join = _only_reader(apart)
-    before, after = sizes_of(apart), sizes_of(join.outputs[0]) if join is not None else None
-    if join is None or not is_op(join, "Reshape") or before is None or after is None or len(after) != 3:
+    after = sizes_of(join.outputs[0]) if is_op(join, "Reshape") and join is not None else None
+    tokens, count, size = (int(number or 0) for number in sizes[1:])
+    if join is None or after is None or len(after) != 3 or after[1:] != [tokens, count * size]:
         return apart, True
-    _, tokens, count, size = before
-    joined = after[1:] == [tokens, int(count or 0) * int(size or 0)]
-    return (join.outputs[0] if joined else apart), True
+    return join.outputs[0], True
 
 
 def _only_reader(value: ir.Value) -> ir.Node | None:

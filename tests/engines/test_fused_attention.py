@@ -15,7 +15,7 @@ from runtime.errors import InputError
 from runtime.judge import scores
 from tests.engines.patterns import CASES, D, H, N, patterns_recipe
 from tests.engines.stand_ins import CUBIN, StandInPlanner
-from tests.export.micro import micro_answers, micro_export, run_onnx
+from tests.export.micro import assert_close, micro_answers, micro_export, run_onnx
 
 BATCH = BatchProfile(1, 2, 4)
 
@@ -27,15 +27,15 @@ class Patterns:
         self.precision = precision
         recipe = patterns_recipe()
         neutral = export(recipe, folder / "patterns.onnx", precision, opset=opset).path
-        self.planner = StandInPlanner()
+        self.neutral, self.planner = neutral, StandInPlanner()
         self.lowered = lower(neutral, "plugin", BATCH, self.planner)
         self.model = ir.load(self.lowered.path)
-        feed = recipe.validation()
+        self.feed = feed = recipe.validation()
         self.expected = recipe.reference(feed)
-        self.folded = self._run(self.lowered.path, feed)
-        self.unfolded = self._run(lower(neutral, "decomposed", BATCH).path, feed)
+        self.folded = self.run(self.lowered.path, feed)
+        self.unfolded = self.run(lower(neutral, "decomposed", BATCH).path, feed)
 
-    def _run(self, path, feed):
+    def run(self, path, feed):
         wide = path.with_name(f"wide_{path.name}")
         widen(path, wide)
         return run_onnx(wide, feed)
@@ -83,6 +83,15 @@ def test_the_problems_are_what_the_graph_says(patterns):
         assert problem.batch == tuple(case.batch * size for size in (1, 2, 4))
     nodes = [node for node in patterns.model.graph if node.op_type == "FusedAttention"]
     assert [problem_of(node) for node in nodes] == patterns.planner.asked
+
+
+def test_a_fixed_batch(patterns):
+    planner = StandInPlanner()
+    lowered = lower(patterns.neutral, "plugin", BatchProfile(3, 3, 3), planner)
+    assert [node.why for node in lowered.nodes] == [node.why for node in patterns.lowered.nodes]
+    assert {problem.batch for problem in planner.asked} == {(3, 3, 3), (6, 6, 6)}
+    rounding = {"fp16": 2.0**-11, "bf16": 2.0**-8}[patterns.precision]
+    assert_close(patterns.run(lowered.path, patterns.feed), patterns.folded, 16 * rounding)
 
 
 def test_nothing_that_was_folded_is_left(patterns):
