@@ -17,12 +17,16 @@ from engines.configure import configure, create_network
 from runtime.errors import ToolchainError
 from runtime.files import write_bytes
 from runtime.flavors import load_flavor
+from runtime.plugins import load_plugin
 
 
 def build_plan(request: Mapping[str, Any], progress: Any) -> dict[str, Any]:
     """Parse the lowered ONNX, build, and write the plan to `request["plan"]`; returns what the manifest needs."""
     trt = load_flavor(request["flavor"])
     log = _log(trt, request["verbose"])
+    # After TensorRT, in whose registry they enter their plugins; before the parser asks for them.
+    for plugin in request.get("plugins", []):
+        load_plugin(plugin)
     began = time.perf_counter()
     progress(phase="parsing", step=0, steps=0)
     builder = trt.Builder(log)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import os
 import sys
@@ -20,6 +19,7 @@ from runtime.engine_file import engine_manifest, read_engine
 from runtime.errors import EngineMismatch, InputError, ToolchainError
 from runtime.flavors import Flavor, load_flavor
 from runtime.manifest import Manifest, rebuild_advice
+from runtime.plugins import find_plugin, is_plugin, load_plugin, needs_plugin
 from runtime.runner import DYNAMIC, TensorSpec, check_feed, element_count
 
 # TensorRT's DataType, by name: numpy's name for it.
@@ -44,9 +44,10 @@ class TensorRTRunner:
 
     The engine must have its manifest beside it and belong to this flavor, version and GPU, which is checked before
     the GPU is touched. `flavor` None takes the manifest's; another than the manifest's is an EngineMismatch. `plugins`
-    are libraries loaded before the engine. With `cuda_graph`, a shape set is run plainly once and from then on replayed
-    from a graph that holds the copies too. `infer` may be called from several threads; calls take turns. A gate still
-    pending is left to the caller, in `manifest`.
+    are libraries loaded before the engine; ours is found where the engine needs it and none is given. With
+    `cuda_graph`, a shape set is run plainly once and from then on replayed from a graph that holds the copies too.
+    `infer` may be called from several threads; calls take turns. A gate still pending is left to the caller, in
+    `manifest`.
 
     Raises InputError, EngineMismatch and AccuracyError as `check_engine` does, ToolchainError without a GPU.
     """
@@ -73,7 +74,7 @@ class TensorRTRunner:
         with contextlib.ExitStack() as stack:
             cuda.set_device(device)
             self._log = _make_log(self._trt)
-            _load_plugins(self._trt, self._log, plugins)
+            _load_plugins(self._trt, self._log, _needed_plugins(self.manifest, plugins))
             # TensorRT's objects free themselves with their last reference: contexts, then engine, then runtime.
             runtime = _create_runtime(self._trt, self._log)
             engine = _deserialize(runtime, plan, path, self.manifest, self._log)
@@ -287,15 +288,18 @@ def _make_log(trt: Any) -> Any:
     return Log()
 
 
+def _needed_plugins(manifest: Manifest, given: Sequence[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
+    if not needs_plugin(manifest) or any(map(is_plugin, given)):
+        return list(given)
+    return [*given, find_plugin(manifest.key.flavor_version)]
+
+
 def _load_plugins(trt: Any, log: Any, plugins: Sequence[str | os.PathLike[str]]) -> None:
     # TensorRT-RTX carries the function but has no plugins of its own; where it is absent there is nothing to register.
     if hasattr(trt, "init_libnvinfer_plugins"):
         trt.init_libnvinfer_plugins(log, "")
     for plugin in plugins:
-        try:
-            ctypes.CDLL(os.fspath(plugin), ctypes.RTLD_GLOBAL)
-        except OSError as error:
-            raise InputError(f"plugin library {plugin} cannot be loaded: {error}") from error
+        load_plugin(plugin)
 
 
 def _create_runtime(trt: Any, log: Any) -> Any:
