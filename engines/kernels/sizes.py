@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 Size = int | str
 
-_TOKEN = re.compile(r"(\d{1,19})|([A-Z][A-Za-z0-9_]{0,31})|(cdiv|min|max)\(|([()+\-*/,])")
+_TOKEN = re.compile(r"([0-9]{1,19})|([A-Z][A-Za-z0-9_]{0,31})|(cdiv|min|max)\(|([()+\-*/,])")
 _MOST = (1 << 63) - 1
 _DEEPEST = 16
 LONGEST = 256
