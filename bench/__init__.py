@@ -1,0 +1,1 @@
+"""Measurements: what is timed, beside what, and where the results are written."""
