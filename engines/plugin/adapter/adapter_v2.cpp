@@ -1,7 +1,8 @@
 // The plugin as TensorRT 8.6 knows it: IPluginV2DynamicExt.
 //
 // TensorRT calls createPlugin or deserializePlugin, then initialize once for each engine; execution contexts get clones,
-// which are not initialized again, so a clone shares the loaded kernels of the plugin it comes from.
+// which need not be initialized again, so a clone shares the loaded kernels of the plugin it comes from. The headers do
+// not say that a clone is made after initialize, so attachToContext loads what is not loaded by then.
 #include <cstring>
 
 #include "../core/error.h"
@@ -88,6 +89,14 @@ public:
     }
 
     void terminate() noexcept override { node_.kernels.reset(); }
+
+    // It can refuse nothing; where loading fails, that is logged, and enqueue says so again.
+    void attachToContext(cudnnContext*, cublasContext*, IGpuAllocator*) noexcept override {
+        guarded(node_, 0, [&] {
+            if (node_.kernels == nullptr) node_.load();
+            return 0;
+        });
+    }
 
     int32_t enqueue(PluginTensorDesc const* input_descs, PluginTensorDesc const* output_descs,
         void const* const* inputs, void* const* outputs, void* workspace, cudaStream_t stream) noexcept override {

@@ -82,13 +82,13 @@ int register_firmly() noexcept {
     if (registration == Registration::kNone) {
         TensorRTLibrary const found = find_tensorrt(false);
         if (found.registry == nullptr) {
-            report_error("register", "", found.reason);
+            log_error(found.reason);
             return 1;
         }
         if (!register_all(*found.registry)) {
             for (char const* kind : kNodeNames) {
                 if (has_creator(*found.registry, kind)) continue;
-                report_error("register", "", "TensorRT's registry refuses the plugin");
+                log_error("TensorRT's registry refuses the plugins of cat2dog");
                 return 2;
             }
             return 0;  // another copy of this library, or loadLibrary, was first

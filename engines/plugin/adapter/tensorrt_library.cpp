@@ -40,12 +40,15 @@ Found find(bool load, char const*& reason) noexcept {
     void* const library = find_library(load);
     auto const version = reinterpret_cast<int (*)()>(find_symbol(library, "getInferLibVersion"));
     if (version == nullptr) {
-        reason = "TensorRT " CAT2DOG_MAJOR " is not loaded in this process";
+        reason = "cat2dog plugin: TensorRT " CAT2DOG_MAJOR " is not loaded in this process";
         return {library, false};
     }
     // Another major version's registry has another layout; TensorRT-RTX, whose version is 1, cannot run custom plugins.
     bool const fits = major_of(version()) == NV_TENSORRT_MAJOR;
-    if (!fits) reason = "the TensorRT in this process is not version " CAT2DOG_MAJOR ", which this library is built for";
+    if (!fits) {
+        reason = "cat2dog plugin: the TensorRT in this process is not version " CAT2DOG_MAJOR
+                 ", which this library is built for";
+    }
     return {library, fits};
 }
 
@@ -57,7 +60,7 @@ TensorRTLibrary find_tensorrt(bool load) noexcept {
     if (!there.fits) return found;
     auto const get = reinterpret_cast<nvinfer1::IPluginRegistry* (*)()>(find_symbol(there.library, "getPluginRegistry"));
     found.registry = get != nullptr ? get() : nullptr;
-    if (found.registry == nullptr) found.reason = "the TensorRT in this process has no plugin registry";
+    if (found.registry == nullptr) found.reason = "cat2dog plugin: the TensorRT in this process has no plugin registry";
     return found;
 }
 

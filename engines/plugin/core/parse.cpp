@@ -1,8 +1,6 @@
 // Plan text → Plan. Statements stand in the order in which engines/kernels/launch.py writes them.
 #include <array>
 #include <cmath>
-#include <locale>
-#include <sstream>
 
 #include "error.h"
 #include "plan.h"
@@ -63,14 +61,41 @@ bool read_hex_float(std::string_view text, double& value) {
     return true;
 }
 
+// -12, 0.125, 1e-3: at most 18 digits, which long double holds exactly.
 bool read_decimal(std::string_view text, double& value) {
-    if (text.empty() || text.size() > 64 || text.find_first_not_of("0123456789+-.eE") != std::string_view::npos) {
-        return false;
+    bool const negative = !text.empty() && text[0] == '-';
+    if (negative) text.remove_prefix(1);
+    std::size_t const mark = text.find('e');
+    std::string_view power = mark == std::string_view::npos ? "0" : text.substr(mark + 1);
+    long double mantissa = 0;
+    int digits = 0;
+    int exponent = 0;
+    bool point = false;
+    for (char c : text.substr(0, mark)) {
+        if (c == '.' && !point) {
+            point = true;
+        } else if (c >= '0' && c <= '9' && ++digits <= 18) {
+            mantissa = mantissa * 10 + (c - '0');
+            if (point) --exponent;
+        } else {
+            return false;
+        }
     }
-    std::istringstream stream{std::string(text)};
-    stream.imbue(std::locale::classic());
-    stream >> value;
-    return !stream.fail() && stream.peek() == std::istringstream::traits_type::eof();
+    bool const down = !power.empty() && power[0] == '-';
+    if (!power.empty() && (power[0] == '-' || power[0] == '+')) power.remove_prefix(1);
+    if (digits == 0 || power.empty() || power.size() > 3) return false;
+    int shift = 0;
+    for (char c : power) {
+        if (c < '0' || c > '9') return false;
+        shift = shift * 10 + (c - '0');
+    }
+    exponent += down ? -shift : shift;
+    for (; exponent > 0; --exponent) mantissa *= 10;
+    long double divisor = 1;
+    for (; exponent < 0; ++exponent) divisor *= 10;
+    value = static_cast<double>(mantissa / divisor);
+    if (negative) value = -value;
+    return true;
 }
 
 class PlanParser {

@@ -118,3 +118,9 @@ def v2() -> Built:
 def sanitized_v3() -> Built:
     """IPluginV3 under the sanitizers."""
     return _build("v3-sanitized", CAT2DOG_SANITIZE="address,undefined")
+
+
+@pytest.fixture(scope="session")
+def v2_plain() -> Built:
+    """IPluginV2DynamicExt as it ships."""
+    return _build("v2", CAT2DOG_ADAPTER="v2")

@@ -98,7 +98,7 @@ def load(built: Built, before: str = "") -> subprocess.CompletedProcess[str]:
 def test_it_loads_where_there_is_no_tensorrt(v3):
     child = load(v3)
     assert child.stdout == "registered 1\n"
-    assert child.stderr == ("error: cat2dog::register '': TensorRT 10 is not loaded in this process\n")
+    assert child.stderr == ("error: cat2dog plugin: TensorRT 10 is not loaded in this process\n")
 
 
 def test_it_leaves_tensorrt_rtx_alone(v3, rtx):

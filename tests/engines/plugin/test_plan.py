@@ -90,6 +90,7 @@ ATTENTION = LaunchPlan(
                 Number("f32", 0.125),
                 Number("f32", -1.0 / 3.0),
                 Number("f32", 1e-30),
+                Number("f32", 0.0),
                 Null(),
                 TensorMap(
                     Pointer("input", 0, 2560), "fp16", (64, "60*B", "N"), (128, 7680), (64, 1, 128), swizzle="128B"
@@ -163,7 +164,10 @@ def described(plan: LaunchPlan, names: Mapping[str, int]) -> str:
 
 def single(value: float | str) -> str:
     """A number rounded to FP32, as C's %a writes it."""
-    sign, digits, exponent = re.fullmatch(r"(-?)0x1\.?([0-9a-f]*)p([+-]\d+)", float(np.float32(value)).hex()).groups()
+    narrow = float(np.float32(value))
+    if narrow == 0:
+        return "0x0p+0"
+    sign, digits, exponent = re.fullmatch(r"(-?)0x1\.?([0-9a-f]*)p([+-]\d+)", narrow.hex()).groups()
     fraction = digits.rstrip("0")
     return f"{sign}0x1{'.' if fraction else ''}{fraction}p{exponent}"
 

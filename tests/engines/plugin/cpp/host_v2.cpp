@@ -84,10 +84,15 @@ public:
         return made != nullptr ? std::make_unique<PluginV2>(made) : nullptr;
     }
 
+    // The first clone is made before initialize, later ones after it: plugins must bear both.
     std::unique_ptr<Plugin> attach() override {
-        if (!initialized_ && plugin_->initialize() != 0) return nullptr;
+        auto* const early = initialized_ ? nullptr : static_cast<IPluginV2DynamicExt*>(plugin_->clone());
+        if (!initialized_ && plugin_->initialize() != 0) {
+            early->destroy();
+            return nullptr;
+        }
         initialized_ = true;
-        auto* const made = static_cast<IPluginV2DynamicExt*>(plugin_->clone());
+        auto* const made = early != nullptr ? early : static_cast<IPluginV2DynamicExt*>(plugin_->clone());
         if (made == nullptr) return nullptr;
         made->attachToContext(nullptr, nullptr, nullptr);
         return std::make_unique<PluginV2>(made);
