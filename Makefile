@@ -34,17 +34,17 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "environment: installing into $(VENV) (a minute where a CPU build of torch is at hand) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 --index-url $(TORCH_INDEX))
-	@$(PIP) --editable '.[torch,rtx,gpu]'
+	@$(PIP) --editable '.[torch,rtx,gpu,kernels]'
 	@touch $@
 
 $(VENV)/.ready-train: $(VENV)/.ready
 	@echo "environment: installing what drawing and training need ..."
-	@$(PIP) --editable '.[torch,rtx,gpu,train]'
+	@$(PIP) --editable '.[torch,rtx,gpu,kernels,train]'
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
 	@echo "environment: installing what the tests need ..."
-	@$(PIP) --editable '.[torch,rtx,gpu,train,test]'
+	@$(PIP) --editable '.[torch,rtx,gpu,kernels,train,test]'
 	@touch $@
 
 run: $(VENV)/.ready ## a dog out of $(IMAGE), its PSNR, and an engine where a TensorRT is at hand

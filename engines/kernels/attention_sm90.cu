@@ -131,51 +131,62 @@ __device__ __forceinline__ void load8(const float* from, float (&to)[8]) {
   const float4 a = __ldg(reinterpret_cast<const float4*>(from)), b = __ldg(reinterpret_cast<const float4*>(from) + 1);
   to[0] = a.x, to[1] = a.y, to[2] = a.z, to[3] = a.w, to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
 }
-// RMSNorm over the head and RoPE of `count` rows of a tile of `rows` rows, in place; row 0 is token `first`. A thread
-// does 8 channels and their partners half a head away; D / 16 threads do a row.
-__device__ __forceinline__ void turn(unsigned char* tile, int rows, int count, int first, int tokens, const float* gain,
-                                     const float* cosines, const float* sines, float eps) {
-  const int chunk = threadIdx.x % (D / 16);
-  float g[8], g2[8];
-#if NORM
-  load8(gain + chunk * 8, g);
-  load8(gain + D / 2 + chunk * 8, g2);
-#endif
-#pragma unroll 2
-  for (int row = threadIdx.x / (D / 16); row < count; row += THREADS / (D / 16)) {
-    float a[8], b[8], c[8], s[8];
-#if ROPE
-    const int token = first + row < tokens ? first + row : tokens - 1;
-    load8(cosines + token * (D / 2) + chunk * 8, c);
-    load8(sines + token * (D / 2) + chunk * 8, s);
-#endif
-    const int partner = D / 16 + chunk;
-    uint4* at = reinterpret_cast<uint4*>(tile + row * 128 + ((chunk ^ (row & 7)) << 4));
-    uint4* at2 = reinterpret_cast<uint4*>(tile + partner / 8 * rows * 128 + row * 128 + ((partner % 8 ^ (row & 7)) << 4));
-    unpack(*at, a);
-    unpack(*at2, b);
-#if NORM
-    float square = 0.f;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) square = fmaf(a[i], a[i], fmaf(b[i], b[i], square));
-#pragma unroll
-    for (int lane = 1; lane < D / 16; lane *= 2) square += __shfl_xor_sync(0xffffffff, square, lane);
-    const float by = rsqrtf(square * (1.f / D) + eps);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) a[i] *= by * g[i], b[i] *= by * g2[i];
-#endif
+// RMSNorm over the head and RoPE of a tile of ROWS rows, in place. A thread does 8 channels of some rows and their
+// partners half a head away; D / 16 threads do a row. The tables are fetched before the tile is there, because both take
+// long to come.
+template <int ROWS>
+struct Turn {
+  static constexpr int LANES = D / 16, EACH = (ROWS * LANES + THREADS - 1) / THREADS;
+  float c[EACH][8], s[EACH][8];
+
+  __device__ __forceinline__ static int row(int i) { return threadIdx.x / LANES + i * (THREADS / LANES); }
+
+  // `first` is the token of row 0.
+  __device__ __forceinline__ void fetch(const float* cosines, const float* sines, int first, int tokens) {
 #if ROPE
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const float turned = a[i] * c[i] - b[i] * s[i];
-      b[i] = fmaf(b[i], c[i], a[i] * s[i]);
-      a[i] = turned;
+    for (int i = 0; i < EACH; ++i) {
+      const int token = min(first + row(i), tokens - 1), at = token * (D / 2) + threadIdx.x % LANES * 8;
+      load8(cosines + at, c[i]);
+      load8(sines + at, s[i]);
     }
 #endif
-    *at = make_uint4(pack(a[0], a[1]), pack(a[2], a[3]), pack(a[4], a[5]), pack(a[6], a[7]));
-    *at2 = make_uint4(pack(b[0], b[1]), pack(b[2], b[3]), pack(b[4], b[5]), pack(b[6], b[7]));
   }
-}
+
+  __device__ __forceinline__ void apply(unsigned char* tile, const float (&g)[8], const float (&g2)[8], float eps) {
+    const int chunk = threadIdx.x % LANES, partner = LANES + chunk;
+#pragma unroll
+    for (int i = 0; i < EACH; ++i) {
+      const int r = row(i);
+      if (ROWS * LANES % THREADS != 0 && r >= ROWS) break;  // whole warps
+      float a[8], b[8];
+      uint4* at = reinterpret_cast<uint4*>(tile + r * 128 + ((chunk ^ (r & 7)) << 4));
+      uint4* at2 = reinterpret_cast<uint4*>(tile + partner / 8 * ROWS * 128 + r * 128 + ((partner % 8 ^ (r & 7)) << 4));
+      unpack(*at, a);
+      unpack(*at2, b);
+#if NORM
+      float square = 0.f;
+#pragma unroll
+      for (int k = 0; k < 8; ++k) square = fmaf(a[k], a[k], fmaf(b[k], b[k], square));
+#pragma unroll
+      for (int lane = 1; lane < LANES; lane *= 2) square += __shfl_xor_sync(0xffffffff, square, lane);
+      const float by = rsqrtf(square * (1.f / D) + eps);
+#pragma unroll
+      for (int k = 0; k < 8; ++k) a[k] *= by * g[k], b[k] *= by * g2[k];
+#endif
+#if ROPE
+#pragma unroll
+      for (int k = 0; k < 8; ++k) {
+        const float turned = a[k] * c[i][k] - b[k] * s[i][k];
+        b[k] = fmaf(b[k], c[i][k], a[k] * s[i][k]);
+        a[k] = turned;
+      }
+#endif
+      *at = make_uint4(pack(a[0], a[1]), pack(a[2], a[3]), pack(a[4], a[5]), pack(a[6], a[7]));
+      *at2 = make_uint4(pack(b[0], b[1]), pack(b[2], b[3]), pack(b[4], b[5]), pack(b[6], b[7]));
+    }
+  }
+};
 #endif
 
 // One run of blocks of keys over one tile of queries.
@@ -251,14 +262,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                     (BLOCKS - 1 - step) * BN, batch * V_ZB + head * V_ZH, v_full + 8 * step);
       }
     }
+    float gain[4][8];
+#if NORM
+    for (int half = 0; half < 2; ++half) {
+      load8(gain_k + half * (D / 2) + threadIdx.x % (D / 16) * 8, gain[half]);
+      load8(gain_q + half * (D / 2) + threadIdx.x % (D / 16) * 8, gain[2 + half]);
+    }
+#endif
+    Turn<BN> of_keys[BLOCKS];
+    Turn<BM> of_queries;
+#pragma unroll
+    for (int step = 0; step < BLOCKS; ++step)
+      of_keys[step].fetch(cosines, sines, (BLOCKS - 1 - step) * BN, KEYS);
+    of_queries.fetch(cosines, sines, row, QUERIES);
+#pragma unroll
     for (int step = 0; step < BLOCKS; ++step) {
       barrier_wait(k_full + 8 * step, 0);
-      const int first = (BLOCKS - 1 - step) * BN, count = KEYS - first < BN ? (KEYS - first + 31) / 32 * 32 : BN;
-      turn(raw + (k_at - shared_address(raw)) + step * KV_BYTES, BN, count < BN ? count : BN, first, KEYS, gain_k, cosines,
-           sines, eps);
+      of_keys[step].apply(raw + (k_at - shared_address(raw)) + step * KV_BYTES, gain[0], gain[1], eps);
     }
     barrier_wait(q_full, 0);
-    turn(raw + (q_at - shared_address(raw)), BM, BM, row, QUERIES, gain_q, cosines, sines, eps);
+    of_queries.apply(raw + (q_at - shared_address(raw)), gain[2], gain[3], eps);
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();
   }

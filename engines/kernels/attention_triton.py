@@ -11,7 +11,6 @@ as two halves of the head where RoPE or QK-RMSNorm is done inside, because RoPE 
 # The signature of a Triton kernel is its list of constants; there is no shorter way to say it.
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -185,46 +184,3 @@ def combine(Partial, Peaks, Out, HEADS: tl.constexpr, D: tl.constexpr, QUERIES: 
     Out += batch * O_BATCH + head * O_HEAD
     result = (acc / total[:, None]).to(Out.dtype.element_ty)
     tl.store(Out + rows[:, None] * O_ROW + columns[None, :], result, mask=both)
-
-
-@triton.jit
-def _prepare(at, to, gain, cos, sin, rows, columns, inside, eps, ROW: tl.constexpr, D: tl.constexpr,
-             TOKENS: tl.constexpr, PADDED: tl.constexpr, WHOLE: tl.constexpr, NORM: tl.constexpr,
-             ROPE: tl.constexpr):  # fmt: skip
-    """One head's rows of queries or keys."""
-    first = _rows(at, rows, columns, ROW, TOKENS, D // 2, PADDED, WHOLE)
-    second = _rows(at + D // 2, rows, columns, ROW, TOKENS, D // 2, PADDED, WHOLE)
-    dtype = first.dtype
-    first, second = _turned(first, second, gain, cos, sin, rows, columns, TOKENS, eps, D, PADDED, NORM, ROPE)
-    tl.store(to, first.to(dtype), mask=inside)
-    tl.store(to + D // 2, second.to(dtype), mask=inside)
-
-
-@triton.jit
-def prepare(Q, K, Out, Gain_q, Gain_k, Cos, Sin, eps,
-            HEADS: tl.constexpr, D: tl.constexpr, TOKENS: tl.constexpr,
-            Q_BATCH: tl.constexpr, Q_HEAD: tl.constexpr, Q_ROW: tl.constexpr,
-            K_BATCH: tl.constexpr, K_HEAD: tl.constexpr, K_ROW: tl.constexpr,
-            HALF: tl.constexpr, NORM: tl.constexpr, ROPE: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr,
-            OVERLAP: tl.constexpr):  # fmt: skip
-    """QK-RMSNorm and RoPE once for every token, where attention would do the keys' again for every block of queries.
-
-    Writes `[batch, TOKENS, 2, HEADS, D]`: queries, then keys. Grid: (blocks of tokens, HEADS / GROUP, batch); a program
-    does BLOCK tokens of GROUP heads, so that the tables are read once for all of them.
-    """
-    if OVERLAP:  # attention_sm90 may start now, and waits for this kernel's end before it reads
-        gdc_launch_dependents()
-    batch = tl.program_id(2).to(tl.int64)
-    rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    columns = tl.arange(0, HALF)
-    PADDED: tl.constexpr = HALF * 2 != D
-    WHOLE: tl.constexpr = TOKENS % BLOCK == 0
-    inside = (rows < TOKENS)[:, None] & (columns < D // 2)[None, :]
-    Out += batch * (TOKENS * 2 * HEADS * D)
-    for index in tl.static_range(GROUP):
-        head = tl.program_id(1) * GROUP + index
-        to = Out + rows[:, None] * (2 * HEADS * D) + head * D + columns[None, :]
-        _prepare(Q + batch * Q_BATCH + head * Q_HEAD, to, Gain_q, Cos, Sin, rows, columns, inside, eps, Q_ROW, D,
-                 TOKENS, PADDED, WHOLE, NORM, ROPE)  # fmt: skip
-        _prepare(K + batch * K_BATCH + head * K_HEAD, to + HEADS * D, Gain_k, Cos, Sin, rows, columns, inside, eps,
-                 K_ROW, D, TOKENS, PADDED, WHOLE, NORM, ROPE)  # fmt: skip

@@ -71,19 +71,30 @@ def triton_kernel(
 
 
 def cuda_kernel(
-    source: str, prelude: str, names: Sequence[str], constants: Constants, shared: int, threads: int
+    source: str, prelude: str, names: Sequence[str], constants: Constants, target: str, shared: int, threads: int
 ) -> list[Compiled]:
-    """The kernels `names` of one CUDA C++ file of this folder for compute capability 9.0 alone (sm_90a)."""
+    """The kernels `names` of one CUDA C++ file of this folder for compute capability `target` ("9.0").
+
+    From 9.0 on with the instructions of that architecture alone (sm_90a).
+    """
+    architecture = f"sm_{target.replace('.', '')}{'a' if is_exact(target) else ''}"
     recipe = {
         "source": _source(source),
         "prelude": sha256_text(prelude),
         "constants": dict(constants),
-        "target": "9.0a",
+        "target": architecture,
         "compiler": f"nvrtc {NVRTC}",
     }
     text = prelude + (_HERE / source).read_text("utf-8")
-    one = _kept(recipe, lambda: Compiled(_compile_cuda(source, text, constants), names[0], shared, threads))
+    one = _kept(
+        recipe, lambda: Compiled(_compile_cuda(source, text, constants, architecture), names[0], shared, threads)
+    )
     return [Compiled(one.data, name, shared, threads) for name in names]
+
+
+def is_exact(target: str) -> bool:
+    """Whether images for `target` run on that compute capability alone; those for 8.x run on later ones too."""
+    return not target.startswith("8.")
 
 
 @functools.cache
@@ -183,7 +194,7 @@ def _compile_triton(
     return Compiled(made.asm["cubin"], made.metadata.name, made.metadata.shared, made.metadata.num_warps * 32)
 
 
-def _compile_cuda(name: str, text: str, constants: Constants) -> bytes:
+def _compile_cuda(name: str, text: str, constants: Constants, architecture: str) -> bytes:
     _need("nvrtc")
     try:
         from cuda.bindings import nvrtc
@@ -198,7 +209,11 @@ def _compile_cuda(name: str, text: str, constants: Constants) -> bytes:
     program = None
     program = call(nvrtc.nvrtcCreateProgram(text.encode(), name.encode(), 0, [], []))
     try:
-        options = ["-arch=sm_90a", "-std=c++17", *(f"-D{key}={int(value)}" for key, value in constants.items())]
+        options = [
+            f"-arch={architecture}",
+            "-std=c++17",
+            *(f"-D{key}={int(value)}" for key, value in constants.items()),
+        ]
         call(nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options]))
         data = bytes(call(nvrtc.nvrtcGetCUBINSize(program)))
         call(nvrtc.nvrtcGetCUBIN(program, data))

@@ -30,7 +30,9 @@ over names bound by the shapes of the inputs:
     box 64 1 128                             and the box that one copy moves
     end
 
-`kernel` and what follows it up to the next `kernel` or `end` is one launch; launches run in order on one stream.
+Statements stand in this order; there is at least one input, output, image and kernel, and at most 16 of each; a launch
+has at most 64 arguments. `kernel` and what follows it up to the next `kernel` or `end` is one launch; launches run in
+order on one stream, and one whose grid has a 0 is skipped. An i32 is at most 2^31 - 1.
 """
 
 from __future__ import annotations
@@ -169,12 +171,14 @@ class LaunchPlan:
 def fnv1a(data: bytes) -> str:
     """64-bit FNV-1a (Fowler, Noll, Vo) over little-endian 8-byte words, the last one padded with zeros.
 
-    Over words, not bytes, because it is computed in Python too.
+    Over words, not bytes, because it is computed in Python too; so the high half is folded into the low one after each,
+    or flips of two top bits would cancel. It finds damage, no forgery: an engine's manifest has the SHA-256.
     """
     value = 0xCBF29CE484222325
     padded = data + bytes(-len(data) % 8)
     for start in range(0, len(padded), 8):
         value = ((value ^ int.from_bytes(padded[start : start + 8], "little")) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
+        value ^= value >> 32
     return f"{value:016x}"
 
 

@@ -18,7 +18,7 @@ from engines.kernels.variants import (
 from runtime.files import sha256_file, sha256_text
 
 _SOURCES = (
-    "attention_triton.py", "attention_sm90.cu", "wgmma.py", "variants.py", "plan.py", "plan_builder.py",
+    "attention_triton.py", "attention_sm90.cu", "prepare.cu", "wgmma.py", "variants.py", "plan.py", "plan_builder.py",
     "plan_triton.py", "plan_sm90.py", "launch.py", "sizes.py", "tables.py",
     "library.py",
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from engines.kernels.images import Compiled, triton_kernel
+from engines.kernels.images import Compiled, cuda_kernel, is_exact
 from engines.kernels.launch import Argument, Image, Launch, LaunchPlan, Null, Number, Pointer, Tensor
 from engines.kernels.problem import AttentionProblem, Unsupported
 from engines.kernels.sizes import Size
@@ -14,6 +14,7 @@ from engines.kernels.sizes import Size
 SHARED_BYTES = {
     target: kib << 10 for target, kib in {"8.0": 163, "8.6": 99, "8.9": 99, "9.0": 227, "10.0": 227, "12.0": 99}.items()
 }
+_PREPARE_THREADS = 256
 TRITON_TYPES = {"fp16": "*fp16", "bf16": "*bf16"}
 
 
@@ -128,23 +129,16 @@ class Builder:
         if self.reserve(times(self.batch, p.queries * 2 * width * 2)) != 0:
             raise AssertionError("prepared queries and keys begin the workspace")
         q, k = qk
-        group = next(g for g in (4, 2, 1) if p.heads % g == 0)
-        block = 32 if p.queries * p.heads // group >= 32 * 128 else 16
         constants = {
-            "HEADS": p.heads, "D": size, "TOKENS": p.queries,
+            "D": size, "HEADS": p.heads, "TOKENS": p.queries, "BF16": p.precision == "bf16",
             "Q_BATCH": q.batch, "Q_HEAD": q.head, "Q_ROW": q.row, "K_BATCH": k.batch, "K_HEAD": k.head, "K_ROW": k.row,
-            "HALF": power_of_two(size // 2), "NORM": p.qk_norm is not None, "ROPE": p.rope, "BLOCK": block,
-            "GROUP": group,
-            "OVERLAP": overlap,
+            "NORM": p.qk_norm is not None, "ROPE": p.rope, "OVERLAP": overlap,
         }  # fmt: skip
-        half, wide = TRITON_TYPES[p.precision], "*fp32"
-        signature = {
-            "Q": half, "K": half, "Out": half, "Gain_q": wide, "Gain_k": wide, "Cos": wide, "Sin": wide, "eps": "fp32",
-        }  # fmt: skip
-        compiled = triton_kernel("prepare", signature, constants, self.target, 4)
-        grid = (math.ceil(p.queries / block), p.heads // group, self.batch)
-        arguments = [q.pointer(), k.pointer(), Pointer("workspace"), *self.turning(), self.epsilon(), Null(), Null()]
-        self.add(compiled, grid, arguments)
+        compiled = cuda_kernel("prepare.cu", "", ["prepare"], constants, self.target, 0, _PREPARE_THREADS)[0]
+        vector = 8 if size % 16 == 0 else 4
+        lanes = max(2, 1 << (size // 2 // vector - 1).bit_length())  # LANES in prepare.cu
+        grid = (math.ceil(p.queries * 2 * p.heads * lanes / _PREPARE_THREADS), self.batch, 1)
+        self.add(compiled, grid, [q.pointer(), k.pointer(), Pointer("workspace"), *self.turning(), self.epsilon()])
         return tuple(  # type: ignore[return-value]
             Place("workspace", 0, part * width, p.queries * 2 * width, size, 2 * width, 2 * width, True, p.queries)
             for part in range(2)
@@ -177,7 +171,7 @@ class Builder:
             shape = (self.batch, p.heads, p.queries, p.head_size)
         return Tensor(p.precision, shape)
 
-    def finished(self, exact: bool) -> LaunchPlan:
+    def finished(self) -> LaunchPlan:
         return LaunchPlan(
             self.target,
             self.inputs(),
@@ -185,7 +179,7 @@ class Builder:
             tuple(self.launches),
             tuple(self.images),
             self.workspace,
-            exact,
+            is_exact(self.target),
         )
 
 

@@ -52,8 +52,9 @@ class Sm90Plan(Builder):
         if shared > SHARED_BYTES["9.0"]:
             raise Unsupported(f"{v} needs {shared} bytes of shared memory")
         names = ["attention_sm90", "attention_sm90_join"] if v.parts else ["attention_sm90"]
+        prelude = _prelude(p.precision, v.block_n, size)
         main, *join = cuda_kernel(
-            "attention_sm90.cu", _prelude(p.precision, v.block_n, size), names, constants, shared, (v.groups + 1) * 128
+            "attention_sm90.cu", prelude, names, constants, self.target, shared, (v.groups + 1) * 128
         )
         grid = v.blocks if v.parts else f"min({v.blocks},{tiles})" if v.blocks else tiles
         maps = [
@@ -69,7 +70,7 @@ class Sm90Plan(Builder):
             joined = Compiled(join[0].data, join[0].name, 0, 256)
             arguments = [partial, peaks, out.pointer(), count, Number("i32", v.blocks)]
             self.add(joined, (tiles, block_m // 32, 1), arguments, programmatic=True)
-        return self.finished(exact=True)
+        return self.finished()
 
     def _coordinates(self, name: str, place: Place) -> dict[str, int]:
         """How attention_sm90.cu finds a head's tile: its column, and its plane."""
