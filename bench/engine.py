@@ -1,8 +1,8 @@
 """`python -m bench.engine`: latency of one engine's network, and where its time goes, layer by layer.
 
 Runs under the Python of the engine's TensorRT (3.10 for 8.6) and needs no torch. Input and output stay on the GPU; the
-latency is that of a replayed CUDA graph. The layers' times come from TensorRT's profiler, without a graph: they carry its
-own cost, so their shares say more than their sum.
+latency is that of a replayed CUDA graph. The layers' times come from TensorRT's profiler, without a graph: they carry
+its own cost, so their shares say more than their sum.
 """
 
 from __future__ import annotations
