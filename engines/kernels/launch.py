@@ -37,8 +37,7 @@ order on one stream, and one whose grid has a 0 is skipped. An i32 is at most 2^
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from engines.kernels.sizes import Size, check_size
@@ -46,7 +45,10 @@ from engines.kernels.sizes import Size, check_size
 MAGIC = "cat2dog-launch 1"
 DTYPES = {"fp16": 2, "bf16": 2, "fp32": 4, "i32": 4, "u8": 1, "i8": 1}
 SWIZZLES = ("none", "32B", "64B", "128B")
-OPERANDS = ("input", "output", "workspace")
+NUMBERS = ("i32", "i64", "f32")
+_MOST = 16
+_MOST_ARGUMENTS = 64
+_MOST_FP32 = float.fromhex("0x1.fffffep+127")
 
 
 @dataclass(frozen=True)
@@ -141,14 +143,41 @@ class LaunchPlan:
     exact: bool = False
 
     def __post_init__(self) -> None:
+        parts = {"inputs": self.inputs, "outputs": self.outputs, "images": self.images, "kernels": self.launches}
+        for what, each in parts.items():
+            if not 1 <= len(each) <= _MOST:
+                raise ValueError(f"{len(each)} {what}, expected 1 to {_MOST}")
         for tensor in (*self.inputs, *self.outputs):
-            if tensor.dtype not in DTYPES:
-                raise ValueError(f"type {tensor.dtype} is not one of {', '.join(DTYPES)}")
+            _one_of("type", tensor.dtype, DTYPES)
         for launch in self.launches:
             if not 0 <= launch.image < len(self.images):
                 raise ValueError(f"kernel {launch.name} is in image {launch.image} of {len(self.images)}")
-            if not launch.name.isascii() or not launch.name.isprintable() or " " in launch.name:
+            if not launch.name.isascii() or not launch.name.isprintable() or " " in launch.name or not launch.name:
                 raise ValueError(f"kernel name {launch.name!r} is not one printable ASCII word")
+            if len(launch.arguments) > _MOST_ARGUMENTS:
+                raise ValueError(
+                    f"kernel {launch.name} has {len(launch.arguments)} arguments, at most {_MOST_ARGUMENTS}"
+                )
+            for argument in launch.arguments:
+                self._check(argument)
+
+    def _check(self, argument: Argument) -> None:
+        if isinstance(argument, Pointer):
+            there = {"input": len(self.inputs), "output": len(self.outputs), "workspace": 1}
+            _one_of("operand", argument.operand, there)
+            if not 0 <= argument.index < there[argument.operand]:
+                raise ValueError(f"argument {argument.operand} {argument.index} of {there[argument.operand]}")
+        elif isinstance(argument, Number):
+            _one_of("number", argument.kind, NUMBERS)
+            if argument.kind == "f32" and not abs(float(argument.value)) <= _MOST_FP32:
+                raise ValueError(f"argument {argument.value} is no finite FP32 number")
+        elif isinstance(argument, TensorMap):
+            self._check(argument.at)
+            _one_of("type", argument.dtype, DTYPES)
+            _one_of("swizzle", argument.swizzle, SWIZZLES)
+            rank, strides, box = len(argument.dims), len(argument.strides), len(argument.box)
+            if not 1 <= rank <= 5 or strides != rank - 1 or box != rank:
+                raise ValueError(f"a tensor map of {rank} dims has {strides} strides and {box} sizes of a box")
 
     def text(self) -> str:
         """The plan as the plugin reads it."""
@@ -218,23 +247,11 @@ def _argument_lines(argument: Argument) -> list[str]:
 
 
 def _number(argument: Number) -> str:
-    if argument.kind != "f32":
-        return check_size(argument.value)  # type: ignore[arg-type]
-    value = float(argument.value)
-    if not math.isfinite(value):
-        raise ValueError(f"f32 argument {value} is not finite")
-    return value.hex()
+    if argument.kind == "f32":
+        return float(argument.value).hex()
+    return check_size(argument.value)  # type: ignore[arg-type]
 
 
-def row_major(shape: Sequence[Size]) -> tuple[Size, ...]:
-    """Strides of a row-major tensor in elements, as sizes."""
-    strides: list[Size] = []
-    step: Size = 1
-    for size in reversed(shape):
-        strides.insert(0, step)
-        step = size if step == 1 else _times(step, size)
-    return tuple(strides)
-
-
-def _times(first: Size, second: Size) -> Size:
-    return first * second if isinstance(first, int) and isinstance(second, int) else f"{first}*{second}"
+def _one_of(what: str, given: str, known: Iterable[str]) -> None:
+    if given not in known:
+        raise ValueError(f"{what} {given} is not one of {', '.join(known)}")

@@ -24,9 +24,11 @@ LONGEST = 256
 
 
 def check_size(size: Size) -> str:
-    """The size as text. Raises ValueError unless it follows the grammar."""
+    """The size as text. Raises ValueError unless it follows the grammar and, where it has no name, has a value."""
     text = str(size)
     _Reader(text, None).whole()
+    if text == text.lower():
+        evaluate(text, {})
     return text
 
 
@@ -36,7 +38,7 @@ def evaluate(size: Size, names: Mapping[str, int]) -> int:
 
 
 class _Reader:
-    """Reads one expression; without names every name counts as 1, which checks the grammar alone."""
+    """Reads one expression; without names every part counts as 1, which checks the grammar alone."""
 
     def __init__(self, text: str, names: Mapping[str, int] | None):
         if len(text) > LONGEST:
@@ -86,14 +88,15 @@ class _Reader:
         return value
 
     def _apply(self, operator: str, first: int, second: int) -> int:
+        if self._names is None:
+            return 1
         if operator in ("/", "cdiv") and second == 0:
             raise self._error("division by zero")
         results = {
             "+": lambda: first + second,
-            # Without names the grammar alone is read, and 1 - 2 is no fault of it.
-            "-": lambda: max(first - second, 0) if self._names is None else first - second,
+            "-": lambda: first - second,
             "*": lambda: first * second,
-            "/": lambda: max(first // second, int(self._names is None)),
+            "/": lambda: first // second,
             "cdiv": lambda: -(-first // second),
             "min": lambda: min(first, second),
             "max": lambda: max(first, second),
