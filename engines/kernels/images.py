@@ -8,6 +8,7 @@ with another Python, say) can use what another one compiled.
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -129,13 +130,11 @@ def _read(path: Path) -> Compiled | None:
         if _sha256(data) != facts["sha256"]:
             return None
         return Compiled(data, str(facts["name"]), int(facts["shared"]), int(facts["threads"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def _sha256(data: bytes) -> str:
-    import hashlib
-
     return hashlib.sha256(data).hexdigest()
 
 
