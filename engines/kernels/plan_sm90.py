@@ -23,8 +23,6 @@ class Sm90Plan(Builder):
         if self.turned and not self.prepare:
             if math.ceil(problem.keys / variant.block_n) > variant.stages or variant.blocks:
                 raise Unsupported(f"{variant} does QK-norm and RoPE inside only where all keys fit")
-        if variant.parts and not variant.blocks:
-            raise Unsupported(f"{variant} has no number of blocks to cut the work for")
 
     def plan(self) -> LaunchPlan:
         p, v = self.problem, self.variant

@@ -22,6 +22,7 @@ _SM90_SHAPES = {
 }
 # Grids are at most this many blocks in their second and third dimension.
 _MOST_GRID = 65535
+_MOST_FACTOR = 2.0**100
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,13 @@ class TritonVariant:
     stages: int
     splits: int = 1
     prepare: bool = False
+
+    def __post_init__(self) -> None:
+        for value in (self.block_m, self.block_n):
+            _among("block", value, 16, 256, value & (value - 1) == 0)
+        _among("number of warps", self.warps, 1, 16, self.warps & (self.warps - 1) == 0)
+        _among("number of stages", self.stages, 1, 8)
+        _among("number of splits", self.splits, 1, 64)
 
     def __str__(self) -> str:
         parts = [f"triton {self.block_m}x{self.block_n}", f"{self.warps} warps", f"{self.stages} stages"]
@@ -62,6 +70,12 @@ class Sm90Variant:
     parts: bool = False
     prepare: bool = False
 
+    def __post_init__(self) -> None:
+        _among("number of warp groups", self.groups, 1, 3)
+        _among("block", self.block_n, 16, 256, self.block_n % 16 == 0)
+        _among("number of stages", self.stages, 1, 8)
+        _among("number of blocks", self.blocks, int(self.parts), _MOST_GRID)
+
     def __str__(self) -> str:
         extras = [f"{self.blocks} blocks"] * (self.blocks > 0) + ["turns"] * self.turns
         extras += ["even parts"] * self.parts + ["prepared"] * self.prepare
@@ -81,11 +95,16 @@ def variant_to_json(variant: Variant) -> dict[str, Any]:
 def variant_from_json(content: dict[str, Any]) -> Variant:
     """What `variant_to_json` wrote. Raises ValueError for anything else."""
     made = _KINDS.get(str(content.get("kind")))
-    known = {field.name for field in fields(made)} if made else set()
+    known = {field.name: field.type for field in fields(made)} if made else {}
     given = {name: value for name, value in content.items() if name != "kind"}
-    if made is None or set(given) != known or not all(isinstance(value, (int, bool)) for value in given.values()):
+    if made is None or {name: type(value).__name__ for name, value in given.items()} != known:
         raise ValueError(f"{content} is no kernel variant")
     return made(**given)
+
+
+def _among(what: str, value: int, least: int, most: int, fits: bool = True) -> None:
+    if not (least <= value <= most and fits):
+        raise ValueError(f"a variant's {what} is {value}, expected {least} to {most} in the steps that kernels take")
 
 
 def check_problem(problem: AttentionProblem) -> None:
@@ -94,8 +113,16 @@ def check_problem(problem: AttentionProblem) -> None:
         raise Unsupported(f"fused kernels are of FP16 and BF16, not {problem.precision}")
     if not 32 <= problem.head_size <= 128 or problem.head_size % 8:
         raise Unsupported(f"head size {problem.head_size} is not a multiple of 8 from 32 to 128")
-    if not problem.scale > 0 or not math.isfinite(problem.scale):
-        raise Unsupported(f"scale {problem.scale} is not positive")
+    if not 1 / _MOST_FACTOR <= problem.scale <= _MOST_FACTOR:
+        raise Unsupported(f"scale {problem.scale} is not positive, or no number that FP32 holds with room to spare")
+    if problem.qk_norm is not None and not 0 <= problem.qk_norm <= _MOST_FACTOR:
+        raise Unsupported(f"epsilon {problem.qk_norm} of the QK-norm is negative, or no number that FP32 holds")
+    least, tuned, most = problem.batch
+    if min(problem.heads, problem.queries, problem.keys, least) < 1 or not least <= tuned <= most:
+        raise Unsupported(
+            f"{problem.heads} heads, {problem.queries} queries, {problem.keys} keys or batch {problem.batch}: "
+            "each is at least 1, and the batch in order"
+        )
     if max(problem.heads, problem.batch[2]) > _MOST_GRID:
         raise Unsupported(f"{problem.heads} heads or batch {problem.batch[2]} are more than {_MOST_GRID}")
     if max(problem.queries, problem.keys) * 3 * problem.heads * problem.head_size >= 1 << 31:
