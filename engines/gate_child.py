@@ -14,7 +14,7 @@ def run_gate(request: Mapping[str, Any], progress: Any) -> dict[str, Any]:
     from runtime.tensorrt_runner import TensorRTRunner
 
     validation = Validation.load(request["validation"])
-    with TensorRTRunner(request["engine"], flavor=request["flavor"]) as runner:
+    with TensorRTRunner(request["engine"], flavor=request["flavor"], lanes=1) as runner:
         progress(phase="running the accuracy gate", step=0, steps=0)
         most = [size for spec in runner.inputs if (size := spec.sizes(0)[1])]
         verdict = gate(runner, validation, min(most, default=1))

@@ -7,20 +7,38 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from runtime.errors import InputError, MissingExtra, ToolchainError
+from runtime.errors import GpuLost, InputError, MissingExtra, ToolchainError
+from runtime.gpu import load_modules_lazily
 
 # Codes after which nothing on a GPU can work, whatever is tried.
 _NO_GPU = ("cudaErrorNoDevice", "cudaErrorInsufficientDriver", "cudaErrorStubLibrary", "cudaErrorSystemDriverMismatch")
+# CUDA's reference says of these that they leave "the process in an inconsistent state and any further CUDA work will
+# return the same error": the process has to end.
+_STICKY = (
+    "cudaErrorIllegalAddress",
+    "cudaErrorLaunchTimeout",
+    "cudaErrorAssert",
+    "cudaErrorHardwareStackError",
+    "cudaErrorIllegalInstruction",
+    "cudaErrorMisalignedAddress",
+    "cudaErrorInvalidAddressSpace",
+    "cudaErrorInvalidPc",
+    "cudaErrorLaunchFailure",
+    "cudaErrorECCUncorrectable",
+)
+_thread = threading.local()
 
 
 @functools.cache
 def bindings() -> Any:
     """cuda-bindings' module of the runtime API. Raises MissingExtra where it is not installed."""
+    load_modules_lazily()
     try:
         from cuda.bindings import runtime
     except ImportError:
@@ -33,23 +51,36 @@ def bindings() -> Any:
 
 def check(result: tuple[Any, ...]) -> Any:
     """What a call returned after its status: nothing, one value, or a tuple. Raises ToolchainError for a bad status."""
-    status, *values = result
-    if int(status) != 0:
+    if result[0] != 0:
+        status = result[0]
         _, text = bindings().cudaGetErrorString(status)
         reason = f"{status.name}: {text.decode(errors='replace') if isinstance(text, bytes) else text}"
         if status.name in _NO_GPU:
             raise ToolchainError(f"no NVIDIA GPU can be used ({reason}); run the ONNX file in ONNX Runtime instead")
         if status.name == "cudaErrorMemoryAllocation":
             raise ToolchainError(f"the GPU is out of memory ({reason}); use a smaller batch or close other programs")
+        if status.name in _STICKY:
+            raise GpuLost(f"the GPU stopped working for this process ({reason}); start the process anew")
         raise ToolchainError(f"CUDA failed ({reason})")
-    if len(values) > 1:
-        return tuple(values)
-    return values[0] if values else None
+    if len(result) > 2:
+        return result[1:]
+    return result[1] if len(result) == 2 else None
 
 
 def set_device(index: int) -> None:
     """Choose the GPU of the calling thread (CUDA keeps the choice per thread)."""
     check(bindings().cudaSetDevice(index))
+
+
+def use_device(index: int) -> None:
+    """As `set_device`, but only where this thread has not done so yet, or another library has chosen another since.
+
+    A thread's first call cannot be left out even for GPU 0: plugins launch by the driver API, which needs the context
+    that only setting the device makes current.
+    """
+    if not getattr(_thread, "chosen", False) or check(bindings().cudaGetDevice()) != index:
+        set_device(index)
+        _thread.chosen = True
 
 
 class _Held:
@@ -95,11 +126,12 @@ class Stream(_Held):
 
 
 class Event(_Held):
-    """A point in a stream whose time can be taken."""
+    """A point in a stream whose time can be taken; one that is `blocking` cannot, but whoever waits for it sleeps."""
 
-    def __init__(self) -> None:
+    def __init__(self, blocking: bool = False) -> None:
         cuda = bindings()
-        super().__init__(check(cuda.cudaEventCreateWithFlags(cuda.cudaEventDefault)), cuda.cudaEventDestroy)
+        flags = cuda.cudaEventBlockingSync | cuda.cudaEventDisableTiming if blocking else cuda.cudaEventDefault
+        super().__init__(check(cuda.cudaEventCreateWithFlags(flags)), cuda.cudaEventDestroy)
 
     def record(self, stream: Stream) -> None:
         check(bindings().cudaEventRecord(self.handle, stream.handle))

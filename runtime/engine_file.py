@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,14 +40,42 @@ def check_engine(path: str | os.PathLike[str], flavor: Flavor, gpu: Gpu | None, 
     return manifest
 
 
-def read_engine(path: str | os.PathLike[str], flavor: Flavor, gpu: Gpu | None) -> tuple[Manifest, bytes]:
-    """As `check_engine`, with the plan: the bytes returned are the very ones that were hashed."""
+@contextlib.contextmanager
+def open_engine(path: str | os.PathLike[str], flavor: Flavor, gpu: Gpu | None) -> Iterator[tuple[Manifest, memoryview]]:
+    """As `check_engine`, with the plan, readable inside the `with` block: what it shows is what was hashed.
+
+    The file is mapped, not read: hashing it brings it into the page cache, and TensorRT copies from there what it
+    needs, so that a plan of gigabytes is in this process's memory once. A plan is replaced by renaming (`files`), which
+    leaves a mapping as it is; who writes into the file in place while it is loaded gets what mapped files give.
+    """
     path = Path(path)
     manifest = _checked_manifest(path, flavor, gpu)
-    with _readable(path), open(path, "rb") as file:
-        plan = file.read(manifest.size)
-    _check_hash(path, manifest, hashlib.sha256(plan).hexdigest())
-    return manifest, plan
+    with contextlib.ExitStack() as stack:
+        with _readable(path):
+            content = _map(path, manifest.size)
+        if isinstance(content, mmap.mmap):
+            stack.callback(content.close)
+        plan = stack.enter_context(memoryview(content))
+        if len(plan) != manifest.size:
+            raise EngineMismatch(
+                f"engine {path} has {len(plan)} bytes, but {manifest.size} were built; {rebuild_advice(path, manifest)}"
+            )
+        _check_hash(path, manifest, hashlib.sha256(plan).hexdigest())
+        yield manifest, plan
+
+
+def _map(path: Path, size: int) -> mmap.mmap | bytes:
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size != size or size == 0:
+            return file.read(size + 1)  # no plan, whatever it is: the caller says so
+        try:
+            content = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        except OSError as error:
+            if error.errno != errno.ENODEV:  # this file system maps no files
+                raise
+            return file.read(size)
+    content.madvise(mmap.MADV_WILLNEED)
+    return content
 
 
 def engine_manifest(path: str | os.PathLike[str]) -> Manifest:

@@ -5,7 +5,8 @@
     │   └── MissingExtra      2  a package is not installed; names the pip command
     ├── AccuracyError         3  the accuracy gate refused
     ├── EngineMismatch        4  the engine does not belong to this machine, or was altered
-    └── Busy                  1  nothing is wrong, but there is no room now
+    ├── Busy                  1  nothing is wrong, but there is no room now
+    └── GpuLost               1  this process can use the GPU no more: start it anew
 
 The message is one line: what was given, what was expected, what to do.
 """
@@ -46,3 +47,7 @@ class EngineMismatch(ToolchainError):
 
 class Busy(ToolchainError):
     """A bounded resource (context pool, lock) stayed taken for longer than the caller wanted to wait."""
+
+
+class GpuLost(ToolchainError):
+    """A CUDA error after which every further call of this process on the GPU fails, whatever is called."""

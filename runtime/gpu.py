@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,14 @@ class Gpu:
     compute_capability: str
     memory_bytes: int
     driver: str
+
+
+def load_modules_lazily() -> None:
+    """Let CUDA load a kernel when it is first launched instead of all of a library's at the start; before CUDA starts.
+
+    A choice of the user's stays. Drivers since CUDA 12.2 do so by themselves on Linux.
+    """
+    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
 
 
 class _NoGpu(Exception):
@@ -60,6 +69,7 @@ def driver_version() -> str:
 @functools.cache
 def _find() -> tuple[tuple[Gpu, ...], str]:
     # Cached: the driver itself reads the visible devices once per process.
+    load_modules_lazily()
     try:
         driver = _driver()
         try:

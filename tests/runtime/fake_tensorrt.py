@@ -6,7 +6,9 @@ as on a fake one.
 
 from __future__ import annotations
 
+import threading
 import time
+import weakref
 from enum import Enum
 from types import SimpleNamespace
 
@@ -46,7 +48,12 @@ class Context:
         self.shapes: dict = {}
         self.addresses: dict = {}
         self.memory = None
+        self.busy = False
+        self.active_optimization_profile = 0
         if style == "8.6":
+            # As 8.6's documentation has it: only the first context on a profile gets it without asking.
+            self.active_optimization_profile = -1 if engine.profile_users else 0
+            engine.profile_users.add(self)
             return
         self.set_device_memory = self._set_device_memory
         if style == "rtx":
@@ -59,7 +66,15 @@ class Context:
         assert size >= 4096
         self.memory = memory
 
+    def set_optimization_profile_async(self, index, stream):
+        if not self.engine.profile_sharing:
+            self.log.log(Severity.ERROR, "Profile 0 has been chosen by another IExecutionContext")
+            return False
+        self.active_optimization_profile = index
+        return True
+
     def set_input_shape(self, name, shape):
+        assert self.active_optimization_profile == 0 or not any(tensor.profile for tensor in self.engine.inputs)
         tensor = self.engine.tensor(name)
         smallest, _, largest = tensor.profile or (shape, shape, shape)
         if any(not low <= size <= high for low, size, high in zip(smallest, shape, largest, strict=True)):
@@ -93,10 +108,16 @@ class Context:
             self.log.log(Severity.ERROR, "it is\nbroken")
             return False
         assert self.memory
-        self.engine.at_once += 1
-        self.engine.most_at_once = max(self.engine.most_at_once, self.engine.at_once)
+        with self.engine.lock:
+            assert not self.busy, "one context is used by two threads"
+            assert self.memory not in self.engine.memory_in_use, "two contexts at once in one activation memory"
+            self.busy = True
+            self.engine.memory_in_use.add(self.memory)
+            self.engine.most_at_once = max(self.engine.most_at_once, len(self.engine.memory_in_use))
         time.sleep(self.engine.seconds)
-        self.engine.at_once -= 1
+        with self.engine.lock:
+            self.engine.memory_in_use.remove(self.memory)
+            self.busy = False
         api = cuda.bindings()
         for source, target in zip(self.engine.inputs, self.engine.outputs, strict=True):
             size = source.bytes(self.shapes[source.name])
@@ -115,7 +136,12 @@ class Engine:
         self.num_io_tensors = len(tensors)
         self.runs = self.contexts = 0
         self.seconds = 0.0
-        self.at_once = self.most_at_once = 0
+        self.most_at_once = 0
+        self.lock = threading.Lock()
+        self.memory_in_use: set[int] = set()
+        self.profile_users: weakref.WeakSet = weakref.WeakSet()
+        self.profile_sharing = True
+        self.plan: object = None
         self.fail = self.inconsistent = False
         self.capturable = True
         self.log = None
@@ -205,6 +231,7 @@ class FakeTensorRT:
             if plan == b"bad":
                 log.log(Severity.ERROR, "magic tag does not match")
                 return None
+            self.engine.plan = plan
             return self.engine
 
         return SimpleNamespace(deserialize_cuda_engine=deserialize)

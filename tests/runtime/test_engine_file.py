@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import errno
 import hashlib
+import mmap
 import os
 from dataclasses import replace
 
 import pytest
 
-from runtime.engine_file import check_engine, engine_manifest, read_engine
+from runtime import engine_file
+from runtime.engine_file import check_engine, engine_manifest, open_engine
 from runtime.errors import AccuracyError, EngineMismatch, InputError
+from runtime.files import write_bytes
 from runtime.flavors import Flavor
 from runtime.gpu import Gpu
 from runtime.manifest import Build, EngineKey, Gate, Manifest, manifest_path, write_manifest
@@ -35,11 +39,11 @@ def engine(tmp_path):
     return file_engine(tmp_path / "tiny.engine")
 
 
-def file_engine(path, key=KEY, gate=None):
-    path.write_bytes(PLAN)
+def file_engine(path, key=KEY, gate=None, plan=PLAN):
+    path.write_bytes(plan)
     build = Build(1.0, 1, "2026-11-23", REBUILD)
     gate = gate or Gate("passed", "psnr", 30.0, "PyTorch fp32", (50.0,))
-    write_manifest(path, Manifest(path.name, hashlib.sha256(PLAN).hexdigest(), len(PLAN), key, gate, build))
+    write_manifest(path, Manifest(path.name, hashlib.sha256(plan).hexdigest(), len(plan), key, gate, build))
     return path
 
 
@@ -56,7 +60,8 @@ def test_what_belongs_here_passes(engine):
     assert manifest.key == KEY
     assert check_engine(engine, FLAVOR, H200, verify_hash=False) == manifest
     assert check_engine(engine, FLAVOR, None) == manifest
-    assert read_engine(engine, FLAVOR, H200) == (manifest, PLAN)
+    with open_engine(engine, FLAVOR, H200) as opened:
+        assert opened == (manifest, PLAN)
 
 
 def test_another_size(engine):
@@ -67,8 +72,60 @@ def test_another_size(engine):
 def test_an_altered_byte(engine):
     engine.write_bytes(b"A" + PLAN[1:])
     assert "was altered: its sha256 begins with " in mismatch(engine)
-    with pytest.raises(EngineMismatch, match="was altered"):
-        read_engine(engine, FLAVOR, H200)
+    with pytest.raises(EngineMismatch, match="was altered"), open_engine(engine, FLAVOR, H200):
+        pass
+
+
+def test_the_plan_is_mapped_and_let_go(engine):
+    with open_engine(engine, FLAVOR, H200) as (_, plan):
+        assert isinstance(plan.obj, mmap.mmap) and plan.readonly
+        mapping = plan.obj
+        assert plan[:6] == b"a plan"
+    assert mapping.closed
+    with pytest.raises(ValueError, match="released"):
+        plan[0]
+
+
+def test_a_plan_replaced_while_it_is_open_stays_what_it_was(engine):
+    with open_engine(engine, FLAVOR, H200) as (_, plan):
+        write_bytes(engine, b"another")
+        assert plan == PLAN
+
+
+def test_a_plan_cut_short_between_check_and_mapping(engine, monkeypatch):
+    checked = engine_file._checked_manifest
+
+    def check_then_cut(path, *rest):
+        manifest = checked(path, *rest)
+        path.write_bytes(PLAN[:100])
+        return manifest
+
+    monkeypatch.setattr(engine_file, "_checked_manifest", check_then_cut)
+    with pytest.raises(EngineMismatch) as error, open_engine(engine, FLAVOR, H200):
+        pass
+    assert str(error.value).endswith(f"has 100 bytes, but 6000 were built; build it again: `{REBUILD}`")
+
+
+def test_an_empty_plan(tmp_path):
+    path = file_engine(tmp_path / "x.engine", plan=b"")
+    with open_engine(path, FLAVOR, H200) as (_, plan):
+        assert len(plan) == 0
+
+
+def test_where_files_cannot_be_mapped_the_plan_is_read(engine, monkeypatch):
+    def refuse(code):
+        def mmap_(*args, **options):
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(mmap, "mmap", type("mmap", (), {"__new__": mmap_}))
+
+    refuse(errno.ENODEV)
+    with open_engine(engine, FLAVOR, H200) as (_, plan):
+        assert plan == PLAN
+    refuse(errno.ENOMEM)
+    with pytest.raises(InputError, match=r"tiny\.engine cannot be read: Cannot allocate memory"):
+        with open_engine(engine, FLAVOR, H200):
+            pass
 
 
 def test_without_the_hash_time_stamps_decide(engine):

@@ -87,3 +87,21 @@ def test_the_names_used_exist():
 
 def test_this_machine_answers_either_way():
     assert bool(find_gpus()) != bool(no_gpu_reason())
+
+
+def test_kernels_are_loaded_lazily_unless_the_user_says_otherwise(use, monkeypatch):
+    import os
+
+    monkeypatch.setenv("CUDA_MODULE_LOADING", "EAGER")
+    use(driver())
+    find_gpus()
+    assert os.environ["CUDA_MODULE_LOADING"] == "EAGER"
+    monkeypatch.delenv("CUDA_MODULE_LOADING")
+    gpu._find.cache_clear()
+    seen = []
+    fake = driver()
+    fake.cuInit = lambda flags: (seen.append(os.environ.get("CUDA_MODULE_LOADING")), (Status.CUDA_SUCCESS,))[1]
+    use(fake)
+    find_gpus()
+    assert seen == ["LAZY"]
+    monkeypatch.setenv("CUDA_MODULE_LOADING", "LAZY")  # so that it is taken back at the end

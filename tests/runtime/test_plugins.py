@@ -12,7 +12,7 @@ from runtime import plugins, tensorrt_runner
 from runtime.errors import InputError
 from runtime.manifest import AttentionChoice, Build, Gate, Manifest
 from runtime.plugins import find_plugin, load_plugin, needs_plugin
-from tests.runtime.test_tensorrt_runner import KEY
+from tests.runtime.stand_ins import KEY
 
 NAME = "libcat2dog_plugin_trt8.so"
 

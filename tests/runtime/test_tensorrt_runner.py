@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,83 +13,15 @@ import numpy as np
 import pytest
 
 import runtime
-from runtime import cuda, gpu, tensorrt_runner
+from runtime import cuda, gpu, lane, loaded_engine
 from runtime.errors import EngineMismatch, InputError, ToolchainError
-from runtime.gpu import Gpu
-from runtime.manifest import Build, EngineKey, Gate, Manifest, write_manifest
 from runtime.runner import ImageRunner, Runner
 from runtime.tensorrt_runner import TensorRTRunner
 from tests.runtime.fake_cuda import FakeCuda
 from tests.runtime.fake_tensorrt import FakeTensorRT, Format, Location, Mode, Tensor
+from tests.runtime.stand_ins import KEY, file_engine, image_network, images, runner_lanes
 
-KEY = EngineKey(
-    checkpoint="tiny-128",
-    onnx_sha256="a" * 64,
-    weights_sha256="b" * 64,
-    precision="fp16",
-    attention="native",
-    flavor="tensorrt",
-    flavor_version="1.0",
-    batch=(1, 4, 8),
-    gpu="NVIDIA L4",
-    compute_capability="8.9",
-)
 STYLES = ("8.6", "10", "rtx")
-
-
-def image_network(**options):
-    dynamic = (-1, 8, 8, 3)
-    profile = [(1, 8, 8, 3), (4, 8, 8, 3), (8, 8, 8, 3)]
-    return [
-        Tensor("dog", Mode.OUTPUT, dynamic),  # an output first: positions must not matter
-        Tensor("image", Mode.INPUT, dynamic, profile=profile, **options),
-    ]
-
-
-def file_engine(folder: Path, plan: bytes = b"plan", key: EngineKey = KEY) -> Path:
-    path = folder / "x.engine"
-    path.write_bytes(plan)
-    build = Build(1.0, 1, "2026-11-23", "cat2dog build --model models/tiny-128")
-    gate = Gate("passed", "psnr", 30.0, "PyTorch fp32", (50.0,))
-    write_manifest(path, Manifest(path.name, hashlib.sha256(plan).hexdigest(), len(plan), key, gate, build))
-    return path
-
-
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.gpu)])
-def api(request, monkeypatch):
-    """CUDA, fake or real; either way the machine has one L4 as far as the engine is concerned."""
-    if request.param == "real":
-        if not gpu.find_gpus():
-            pytest.skip(gpu.no_gpu_reason())
-        api = cuda.bindings()
-    else:
-        api = FakeCuda()
-        monkeypatch.setattr(cuda, "bindings", lambda: api)
-    monkeypatch.setattr(gpu, "find_gpus", lambda: [Gpu(0, "NVIDIA L4", "8.9", 1 << 30, "13.0")])
-    return api
-
-
-@pytest.fixture
-def load(tmp_path, monkeypatch, api):
-    """A runner of these tensors under a TensorRT of that style; closed at the end."""
-    made = []
-
-    def make(tensors, style="10", plan=b"plan", key=KEY, **options):
-        trt = FakeTensorRT(tensors, style)
-        monkeypatch.setattr(tensorrt_runner, "load_flavor", lambda name: trt)
-        runner = TensorRTRunner(file_engine(tmp_path, plan, key), **options)
-        made.append(runner)
-        return runner, trt.engine
-
-    yield make
-    for runner in made:
-        runner.close()
-    if isinstance(api, FakeCuda):
-        assert not api.alive, "something was not freed"
-
-
-def images(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng((count, seed)).integers(0, 256, (count, 8, 8, 3), np.uint8)
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -135,11 +65,11 @@ def test_a_plan_that_cannot_be_captured_runs_plainly(load):
 
 
 def test_old_shapes_are_let_go(load, monkeypatch):
-    monkeypatch.setattr(tensorrt_runner, "_MOST_SHAPES", 2)
+    monkeypatch.setattr(lane, "MOST_SHAPES", 2)
     runner, engine = load(image_network())
     for count in (1, 2, 1, 3, 1, 2):
         np.testing.assert_array_equal(runner.infer({"image": images(count)})["dog"], images(count))
-    assert len(runner._shapes) == 2
+    assert [len(each._replays) for each in runner_lanes(runner)] == [0, 2]
     assert engine.contexts == 1 + 4  # 2 was let go for 3, and came back
 
 
@@ -172,27 +102,6 @@ def test_results_belong_to_the_caller(load):
     runner.infer({"image": images(2, 2)})
     runner.close()
     np.testing.assert_array_equal(first, images(2, 1))
-
-
-@pytest.mark.parametrize("cuda_graph", [True, False])
-def test_threads_take_turns(load, cuda_graph):
-    runner, engine = load(image_network(), cuda_graph=cuda_graph)
-    engine.seconds = 0.001  # long enough for the other threads to come by
-    wrong = []
-
-    def work(seed):
-        for turn in range(10):
-            given = images(1 + (seed + turn) % 4, seed)
-            if not np.array_equal(runner.infer({"image": given})["dog"], given):
-                wrong.append((seed, turn))
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
-    assert engine.most_at_once == 1
 
 
 def test_a_bad_feed(load):
@@ -315,7 +224,7 @@ NAMES = {
     "TensorIOMode": ["INPUT"],
     "TensorLocation": ["DEVICE"],
     "TensorFormat": ["LINEAR"],
-    "DataType": list(tensorrt_runner._DTYPES),
+    "DataType": list(loaded_engine.DTYPES),
     "ExecutionContextAllocationStrategy": ["USER_MANAGED"],
     "DynamicShapesKernelSpecializationStrategy": ["EAGER"],
     "IRuntimeConfig": ["dynamic_shapes_kernel_specialization_strategy", "set_execution_context_allocation_strategy"],
@@ -341,6 +250,8 @@ NAMES = {
         "set_tensor_address",
         "execute_async_v3",
         "is_stream_capturable",
+        "active_optimization_profile",
+        "set_optimization_profile_async",
     ],
 }
 
@@ -350,21 +261,26 @@ def test_the_names_used_exist_in_tensorrt_rtx():
         pytest.skip("TensorRT-RTX is not installed in this Python")
     # In a child, so that its libraries do not stay in this process.
     program = """if True:
-        import functools, json, sys
+        import functools, json, mmap, sys, tempfile
         from runtime.flavors import load_flavor
         trt = load_flavor("tensorrt_rtx")
         missing = []
         for group, names in json.loads(sys.argv[1]).items():
             owner = functools.reduce(getattr, filter(None, group.split(".")), trt)
             missing += [f"{group}.{name}" for name in names if not hasattr(owner, name)]
-        from runtime.tensorrt_runner import _make_log, _load_plugins
-        log = _make_log(trt)
+        from runtime.loaded_engine import make_log
+        from runtime.tensorrt_runner import _load_plugins
+        log = make_log(trt)
         log.log(trt.ILogger.Severity.WARNING, "not kept")
         log.log(trt.ILogger.Severity.ERROR, "kept")
         _load_plugins(trt, log, [])
         runtime = trt.Runtime(log)
         last = log.last()
-        refused = runtime.deserialize_cuda_engine(b"not a plan") is None
+        with tempfile.TemporaryFile() as file:
+            file.write(b"not a plan" * 1000)
+            file.flush()
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as plan:
+                refused = runtime.deserialize_cuda_engine(plan) is None
         print(json.dumps([missing, last, refused, log.last() != ""]))
     """
     root = Path(runtime.__file__).parent.parent
