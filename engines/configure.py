@@ -41,7 +41,7 @@ def configure(trt: Any, builder: Any, network: Any, request: Mapping[str, Any], 
         config.progress_monitor = monitor
     if major(trt) < 10:
         _precision_flags(trt, network, config, request)
-    _profile(builder, network, config, request["profile"])
+    _profile(trt, builder, network, config, request["profile"])
     _targets(trt, config, request["targets"])
     _timing_cache(config, request["timing_cache"])
     return config
@@ -60,7 +60,7 @@ def _precision_flags(trt: Any, network: Any, config: Any, request: Mapping[str, 
     config.set_flag(trt.BuilderFlag.FP16)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     floats = (trt.DataType.FLOAT, trt.DataType.HALF)
-    # A plugin says itself which types it takes: held to one, 8.6 finds no format for a kernel with FP32 gains or tables.
+    # A plugin says itself which types it takes: held to one, 8.6 finds no format for kernels with FP32 gains or tables.
     kinds = ("CONSTANT", "SHAPE", "CAST", "IDENTITY", "PLUGIN_V2")
     untyped = tuple(getattr(trt.LayerType, kind) for kind in kinds)
     for index in range(network.num_layers):
@@ -75,7 +75,7 @@ def _precision_flags(trt: Any, network: Any, config: Any, request: Mapping[str, 
                     layer.set_output_type(output, layer.get_output(output).dtype)
 
 
-def _profile(builder: Any, network: Any, config: Any, profile: Mapping[str, list[int]]) -> None:
+def _profile(trt: Any, builder: Any, network: Any, config: Any, profile: Mapping[str, list[int]]) -> None:
     """One optimisation profile over the batch, for the inputs that are dynamic."""
     least, tuned, most = profile["batch"]
     dynamic = [network.get_input(index) for index in range(network.num_inputs)]
@@ -87,6 +87,10 @@ def _profile(builder: Any, network: Any, config: Any, profile: Mapping[str, list
         sizes = [tuple(batch if size == -1 else size for size in tensor.shape) for batch in (least, tuned, most)]
         shapes.set_shape(tensor.name, *sizes)
     config.add_optimization_profile(shapes)
+    # Each batch size is run in a context of its own; before TensorRT 10, which always allows it, contexts share a
+    # profile only where the engine was built for that.
+    if major(trt) < 10:
+        config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
 
 
 def _targets(trt: Any, config: Any, targets: list[str]) -> None:

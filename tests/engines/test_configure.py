@@ -11,7 +11,7 @@ from engines.configure import configure, create_network, major
 from runtime.errors import InputError
 
 DataType = IntEnum("DataType", "FLOAT HALF INT32 UINT8", start=0)
-LayerType = IntEnum("LayerType", "CONSTANT SHAPE CAST IDENTITY MATRIX_MULTIPLY SOFTMAX GATHER", start=0)
+LayerType = IntEnum("LayerType", "CONSTANT SHAPE CAST IDENTITY PLUGIN_V2 MATRIX_MULTIPLY SOFTMAX GATHER", start=0)
 BuilderFlag = IntEnum("BuilderFlag", "FP16 OBEY_PRECISION_CONSTRAINTS TF32", start=0)
 
 
@@ -30,7 +30,7 @@ class Layer:
 class Config:
     def __init__(self, style):
         self.flags, self.profiles, self.pool, self.sources = {BuilderFlag.TF32}, [], {}, None
-        self.caches, self.refuses = [], False
+        self.caches, self.refuses, self.previews = [], False, {}
         if style == "rtx":
             self.capabilities = {}
             self.set_compute_capability = lambda capability, index: self.capabilities.update({index: capability})
@@ -40,6 +40,9 @@ class Config:
 
     def clear_flag(self, flag):
         self.flags.discard(flag)
+
+    def set_preview_feature(self, feature, on):
+        self.previews[feature] = on
 
     def set_tactic_sources(self, sources):
         self.sources = sources
@@ -86,6 +89,8 @@ def fake(version, style=""):
     )
     if not version.startswith("11"):
         trt.BuilderFlag = BuilderFlag
+    if version < "9" and version[0] != "1":
+        trt.PreviewFeature = SimpleNamespace(PROFILE_SHARING_0806="profile sharing")
     config = Config(style)
     builder = SimpleNamespace(
         create_builder_config=lambda: config,
@@ -129,6 +134,7 @@ def test_8_6_holds_each_layer_to_the_type_of_the_graph():
     left = [
         Layer(LayerType.CONSTANT, DataType.HALF),
         Layer(LayerType.CAST, DataType.HALF),
+        Layer(LayerType.PLUGIN_V2, DataType.HALF),
         Layer(LayerType.GATHER, DataType.INT32),
         Layer(LayerType.GATHER),
     ]
@@ -139,6 +145,12 @@ def test_8_6_holds_each_layer_to_the_type_of_the_graph():
     assert (wide.precision, wide.output_types) == (DataType.FLOAT, {0: DataType.FLOAT})
     assert (mixed.precision, mixed.output_types) == (DataType.HALF, {0: DataType.HALF})
     assert not any(hasattr(layer, "precision") or layer.output_types for layer in left)
+
+
+def test_8_6_lets_contexts_share_a_profile():
+    assert configure(*fake("8.6.0"), network(), request(), None).previews == {"profile sharing": True}
+    assert configure(*fake("8.6.0"), network(shapes=((1, 8, 8, 3),)), request(), None).previews == {}
+    assert configure(*fake("10.14.1"), network(), request(), None).previews == {}
 
 
 def test_8_6_in_fp32_uses_no_tf32_and_no_half():
