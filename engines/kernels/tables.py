@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,10 @@ from runtime.files import write_text
 SCHEMA = 1
 SHIPPED = Path(__file__).resolve().parent / "tuned"
 _MOST_BYTES = 8 << 20
+_TABLE_TYPES = {
+    "gpu": "str", "compute_capability": "str", "multiprocessors": "int", "driver": "str", "compilers": "dict",
+    "date": "str", "command": "str", "entries": "list",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,11 @@ class ProblemKey:
             self.precision, self.heads, size, self.queries, self.keys, size**-0.5, (self.batch,) * 3, self.layout,
             self.output, 1e-6 if self.qk_norm else None, self.rope,
         )  # fmt: skip
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Every number of the key."""
+        return (self.heads, self.head_size, self.queries, self.keys, self.batch)
 
     def __str__(self) -> str:
         extras = ["QK-norm"] * self.qk_norm + ["RoPE"] * self.rope
@@ -136,9 +145,17 @@ def read_table(path: str | os.PathLike[str]) -> Table:
         content = json.loads(data)
         if content.pop("schema") != SCHEMA:
             raise ValueError(f"its schema is not {SCHEMA}")
+        content = _typed(content, _TABLE_TYPES)
         entries = tuple(_entry_from_json(entry) for entry in content.pop("entries"))
-        return Table(**content, entries=entries)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        table = Table(**content, entries=entries)
+        if not re.fullmatch(r"[0-9]{1,2}\.[0-9]", table.compute_capability) or table.multiprocessors < 1:
+            raise ValueError(
+                f"compute capability {table.compute_capability!r} or {table.multiprocessors} multiprocessors of no GPU"
+            )
+        if len({entry.key for entry in entries}) != len(entries):
+            raise ValueError("a problem stands in it twice")
+        return table
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} is no tuning table ({' '.join(str(error).split())[:200]})") from error
 
 
@@ -156,9 +173,13 @@ def choose_table(tables: Iterable[Table], gpu: str, compute_capability: str) -> 
     if not tables:
         return None, "no tuning table is here"
     wanted = _capability(compute_capability)
-    # Older GPUs before newer ones: what an older one runs well, a newer one runs.
-    ranked = sorted(tables, key=lambda t: (abs(_capability(t.compute_capability) - wanted), t.gpu))
-    chosen = ranked[0]
+
+    def unlike(table: Table) -> tuple[bool, int, bool, str]:
+        # A GPU of the same major version first; then an older one before a newer: what that runs well, this one runs.
+        other = _capability(table.compute_capability)
+        return other // 10 != wanted // 10, abs(other - wanted), other > wanted, table.gpu
+
+    chosen = min(tables, key=unlike)
     same = "the same" if chosen.compute_capability == compute_capability else "the nearest"
     return chosen, (
         f"{gpu} has no tuning table; taken from {chosen.gpu}, of {same} compute capability "
@@ -205,14 +226,32 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
 
 
 def _entry_from_json(content: dict[str, Any]) -> Entry:
+    content = _typed(content, {"problem": "dict", "timings": "list"})
     timings = tuple(_timing(timing) for timing in content["timings"])
     if not timings:
         raise ValueError("an entry has no timings")
-    return Entry(ProblemKey(**content["problem"]), timings)
+    key = ProblemKey(**_typed(content["problem"], {each.name: str(each.type) for each in fields(ProblemKey)}))
+    if not 1 <= min(key.sizes) <= max(key.sizes) < 1 << 31:
+        raise ValueError(f"{key} is no problem")
+    key.problem()
+    return Entry(key, timings)
 
 
 def _timing(content: dict[str, Any]) -> Timing:
+    content = _typed(content, {"variant": "dict", "us": "list", "images": "list", "error": "NoneType float int"})
     median, least, most = (float(number) for number in content["us"])
     error = None if content["error"] is None else float(content["error"])
+    if not 0 < least <= median <= most < math.inf or not 0 <= (error or 0.0) < math.inf:
+        raise ValueError(f"a timing of {content['us']} us with error {error}")
     images = tuple(str(image) for image in content["images"])
     return Timing(variant_from_json(content["variant"]), median, least, most, images, error)
+
+
+def _typed(content: dict[str, Any], types: Mapping[str, str]) -> dict[str, Any]:
+    """`content`, whose fields have these types, by name; a bool is no int."""
+    if set(content) != set(types):
+        raise ValueError(f"fields {', '.join(sorted(content))[:100]}, expected {', '.join(sorted(types))}")
+    for name, value in content.items():
+        if type(value).__name__ not in types[name].split():
+            raise ValueError(f"{name} is {str(value)[:50]!r}, expected {types[name]}")
+    return content

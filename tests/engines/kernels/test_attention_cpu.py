@@ -149,7 +149,7 @@ def relative_error(torch, precision, size, queries, keys, layout, norm, rope, sp
                 expected = reference_row(problem, feed, sample, head, row)
                 wrong += float(np.square(answer[sample, head, row] - expected).sum())
                 right += float(np.square(expected).sum())
-    # Weights and results are rounded once each: a unit of the last place, in all; the interpreter cuts BF16 off instead.
+    # Weights and results are rounded once each: a unit of the last place in all. The interpreter cuts BF16 off instead.
     unit = {"fp16": np.finfo(np.float16).eps, "bf16": 2 * ml_dtypes.finfo(ml_dtypes.bfloat16).eps}[precision]
     return (wrong / right) ** 0.5, float(unit)
 
