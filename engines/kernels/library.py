@@ -9,18 +9,12 @@ from engines.kernels import images
 from engines.kernels.plan import make_plan
 from engines.kernels.problem import AttentionProblem, FusedKernel, Planner, Unsupported
 from engines.kernels.tables import SHIPPED, ProblemKey, Table, choose_table, read_table
-from engines.kernels.variants import (
-    TARGETS,
-    TritonVariant,
-    Variant,
-    check_problem,
-)
+from engines.kernels.variants import TARGETS, TritonVariant, check_problem
 from runtime.files import sha256_file, sha256_text
 
 _SOURCES = (
-    "attention_triton.py", "attention_sm90.cu", "prepare.cu", "wgmma.py", "variants.py", "plan.py", "plan_builder.py",
-    "plan_triton.py", "plan_sm90.py", "launch.py", "sizes.py", "tables.py",
-    "library.py",
+    "attention_triton.py", "attention_sm90.cu", "prepare.cu", "wgmma.py", "images.py", "problem.py", "variants.py",
+    "plan.py", "plan_builder.py", "plan_triton.py", "plan_sm90.py", "launch.py", "sizes.py", "tables.py", "library.py",
 )  # fmt: skip
 # What every GPU runs tolerably: the last resort of a GPU and problem that nobody measured.
 _PLAIN = TritonVariant(64, 64, 4, 2)
@@ -36,42 +30,41 @@ def planner(compute_capability: str, gpu_name: str) -> Planner:
     @functools.cache
     def plan(problem: AttentionProblem) -> FusedKernel:
         check_problem(problem)
-        variant, reason, milliseconds = _choose(problem, table, why, target)
-        return FusedKernel(make_plan(problem, variant, target), str(variant), reason, milliseconds)
+        return _choose(problem, table, why, target)
 
     return plan
 
 
-def _choose(problem: AttentionProblem, table: Table | None, why: str, target: str) -> tuple[Variant, str, float | None]:
+def _choose(problem: AttentionProblem, table: Table | None, why: str, target: str) -> FusedKernel:
     key = ProblemKey.of(problem)
-    entry = table.find(key) if table else None
-    exact = entry is not None
-    if table and entry is None:
-        entry = table.nearest(key)
-    for timing in entry.timings if entry else ():
-        try:
-            make_plan(problem, timing.variant, target)
-        except Unsupported:
-            continue
-        if exact:
-            own = table is not None and why == f"tuned on {table.gpu}"
-            return timing.variant, why, timing.median / 1e3 if own else None
-        return timing.variant, f"{why}; nearest measured problem: {entry.key}", None  # type: ignore[union-attr]
-    make_plan(problem, _PLAIN, target)
-    return _PLAIN, f"{why}; no measured kernel fits, a plain one is taken", None
+    exact = table.find(key) if table else None
+    entry = exact or (table.nearest(key) if table else None)
+    if table and entry:
+        reason = why if exact else f"{why}; nearest measured problem: {entry.key}"
+        own = exact is not None and why == f"tuned on {table.gpu}"
+        for timing in entry.timings:
+            try:
+                plan = make_plan(problem, timing.variant, target)
+            except Unsupported:
+                continue
+            return FusedKernel(plan, str(timing.variant), reason, timing.median / 1e3 if own else None)
+    reason = f"{why}; no measured kernel fits, a plain one is taken"
+    return FusedKernel(make_plan(problem, _PLAIN, target), str(_PLAIN), reason)
 
 
 def tables() -> list[Table]:
     """What `cat2dog tune` measured here, then what ships."""
-    folders = (images.folder() / "tuned", SHIPPED)
-    return [read_table(path) for folder in folders for path in sorted(folder.glob("*.json"))]
+    return [read_table(path) for path in _table_paths()]
+
+
+def _table_paths() -> list[Path]:
+    return [path for folder in (images.folder() / "tuned", SHIPPED) for path in sorted(folder.glob("*.json"))]
 
 
 def identity() -> str:
     """Hash of everything that decides which kernels an engine gets: sources, tables, compilers."""
     here = Path(__file__).resolve().parent
-    files = [here / name for name in _SOURCES]
-    files += [path for folder in (images.folder() / "tuned", SHIPPED) for path in sorted(folder.glob("*.json"))]
+    files = [*(here / name for name in _SOURCES), *_table_paths()]
     return sha256_text("".join(sha256_file(path) for path in files) + repr(images.compiler_versions()))
 
 
