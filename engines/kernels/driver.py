@@ -6,6 +6,7 @@ Tuning and the kernels' own tests use it. It takes addresses, so it needs neithe
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from engines.kernels.sizes import evaluate
 from runtime.errors import MissingExtra, ToolchainError
 
 _MAP_BYTES = 128
-_MAP_TYPES = {"fp16": "FLOAT16", "bf16": "BFLOAT16", "fp32": "FLOAT32", "i32": "INT32", "u8": "UINT8"}
+_MAP_TYPES = {"fp16": "FLOAT16", "bf16": "BFLOAT16", "fp32": "FLOAT32", "i32": "INT32", "u8": "UINT8", "i8": "UINT8"}
+_NAME = re.compile(r"[A-Z][A-Za-z0-9_]{0,31}")
 
 
 def bindings() -> Any:
@@ -57,16 +59,21 @@ class LoadedPlan:
     ) -> Prepared:
         """Everything for a launch over these addresses, so that launching costs little."""
         addresses = {"input": inputs, "output": outputs, "workspace": [workspace]}
-        calls = [
-            self._call(launch, function, addresses, names)
-            for launch, function in zip(self.plan.launches, self._functions, strict=True)
-        ]
+        calls = []
+        for launch, function in zip(self.plan.launches, self._functions, strict=True):
+            grid = tuple(evaluate(size, names) for size in launch.grid)
+            if 0 in grid:
+                continue
+            values = [self._value(argument, addresses, names) for argument in launch.arguments]
+            calls.append(_Call(self._config(launch, grid), function, values))
         return Prepared(self._driver, calls)
 
     def close(self) -> None:
         """Unload the images."""
-        while self._modules:
-            check(self._driver.cuModuleUnload(self._modules.pop()))
+        results = [self._driver.cuModuleUnload(module) for module in reversed(self._modules)]
+        self._modules.clear()
+        for result in results:
+            check(result)
 
     def __enter__(self) -> LoadedPlan:
         return self
@@ -81,13 +88,6 @@ class LoadedPlan:
             attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             check(driver.cuFuncSetAttribute(function, attribute, launch.shared))
         return function
-
-    def _call(
-        self, launch: Launch, function: Any, addresses: Mapping[str, Sequence[int]], names: Mapping[str, int]
-    ) -> _Call:
-        values = [self._value(argument, addresses, names) for argument in launch.arguments]
-        grid = tuple(evaluate(size, names) for size in launch.grid)
-        return _Call(self._config(launch, grid), function, values)
 
     def _config(self, launch: Launch, grid: tuple[int, ...]) -> Any:
         driver = self._driver
@@ -119,8 +119,12 @@ class LoadedPlan:
         if isinstance(argument, Number):
             if argument.kind == "f32":
                 return ctypes.c_float(float(argument.value))
-            kind = ctypes.c_int32 if argument.kind == "i32" else ctypes.c_int64
-            return kind(evaluate(argument.value, names))  # type: ignore[arg-type]
+            value = evaluate(argument.value, names)  # type: ignore[arg-type]
+            if argument.kind == "i64":
+                return ctypes.c_int64(value)
+            if value >= 1 << 31:
+                raise ValueError(f"argument {argument.value} is {value}, which an i32 does not hold")
+            return ctypes.c_int32(value)
         return self._tensor_map(argument, addresses, names)
 
     def _tensor_map(self, argument: TensorMap, addresses: Mapping[str, Sequence[int]], names: Mapping[str, int]) -> Any:
@@ -171,11 +175,13 @@ class Prepared:
 def bind(plan: LaunchPlan, shapes: Sequence[Sequence[int]]) -> dict[str, int]:
     """The names that these input shapes bind. Raises ValueError where a shape does not fit the plan."""
     names: dict[str, int] = {}
+    if len(shapes) != len(plan.inputs):
+        raise ValueError(f"{len(shapes)} shapes for {len(plan.inputs)} inputs")
     for tensor, shape in zip(plan.inputs, shapes, strict=True):
         if len(tensor.shape) != len(shape):
             raise ValueError(f"shape {list(shape)} does not fit {tensor}")
         for size, actual in zip(tensor.shape, shape, strict=True):
-            if isinstance(size, str) and size not in names:
+            if isinstance(size, str) and size not in names and _NAME.fullmatch(size):
                 names[size] = actual
             elif evaluate(size, names) != actual:
                 raise ValueError(f"shape {list(shape)} does not fit {tensor}")
