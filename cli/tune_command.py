@@ -81,10 +81,12 @@ def run(args: argparse.Namespace) -> int:
         args, chosen.name, chosen.compute_capability, gpu.multiprocessors(chosen.index), gpu.driver_version()
     )
     if path.exists():
-        table = table.merged(read_table(path).entries)
+        before = read_table(path)
+        if before.gpu != table.gpu:
+            raise InputError(f"{path} was measured on {before.gpu}, this is {table.gpu}: give another --output")
+        table = table.merged(before.entries)
     everything: list[dict[str, Any]] = []
     measured: list[tuple[Entry, list[Timing]]] = []
-    path.parent.mkdir(parents=True, exist_ok=True)
     with console.progress("tune") as update:
         for number, key in enumerate(keys):
             seeds = _seeds(key, measured)
@@ -143,7 +145,10 @@ def _compile(args: argparse.Namespace, keys: list[ProblemKey]) -> int:
         raise InputError(f"kernels are compiled for {', '.join(TARGETS)}, not {target}")
     with console.progress("compile") as update:
         count = compile_all(keys, target, _MULTIPROCESSORS[target], update)
-    print(f"{images.folder()}: {count} plans for {len(keys)} problems and compute capability {target}")
+    if args.json:
+        console.print_json({"kernels": images.folder(), "target": target, "problems": len(keys), "plans": count})
+    else:
+        print(f"{images.folder()}: {count} plans for {len(keys)} problems and compute capability {target}")
     return 0
 
 
