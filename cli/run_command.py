@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
     from cli.pictures import Picture
     from export.recipe import Recipe
     from runtime.runner import ImageRunner
+    from runtime.stream import Outcome
 
 HELP = "turn pictures of cats into pictures of dogs, with PSNR against PyTorch and timings"
 EXAMPLE = "cat2dog run --model models/tiny-128 --input-image images/img1.jpg --output out.png"
 
 # The reference costs far more than an engine; for many pictures it has to be asked for.
 PSNR_PICTURES = 5
+# More pictures in one batch win nothing, and wait for one another longer.
+MOST_BATCH = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,9 +88,11 @@ def run(args: argparse.Namespace) -> int:
         runner, about = open_runner(args, recipe, update)
         with runner:
             startup = started.ms
+            clock = console.Stopwatch()
             compare = len(pictures) <= PSNR_PICTURES if args.psnr is None else args.psnr
             rows, faults = _run_all(pictures, runner, recipe if compare else None, update)
-    _report(args, rows, faults, about, startup)
+            seconds = clock.ms / 1000
+    _report(args, rows, faults, about, startup, seconds)
     worst = min((row["psnr_db"] for row in rows if row["psnr_db"] is not None), default=None)
     if faults:
         raise faults[0] if len(pictures) == 1 else InputError(f"{len(faults)} of {len(pictures)} pictures failed")
@@ -107,62 +113,71 @@ def _first_readable(picture: Picture) -> None:
 def _run_all(
     pictures: Sequence[Picture], runner: ImageRunner, recipe: Recipe | None, update: console.Update
 ) -> tuple[list[dict[str, Any]], list[ToolchainError]]:
-    from runtime.images import write_image
-    from runtime.metrics import psnr
+    """A row for every picture that was done, in the order given, and the faults of the others."""
+    from runtime.images import read_image, write_image
+    from runtime.stream import Steps, stream
 
+    steps: Steps[Picture] = Steps(
+        decode=lambda picture: read_image(picture.source, runner.resolution),
+        run=runner.run,
+        encode=lambda picture, dog: write_image(picture.target, dog),
+        batch=min(runner.largest_batch or 1, MOST_BATCH),
+        lanes=runner.lanes,
+    )
     rows: list[dict[str, Any]] = []
     faults: list[ToolchainError] = []
-    size = min(runner.largest_batch or 1, 64)
-    for batch in _decoded(pictures, runner.resolution, size, faults):
-        update(f"picture {len(rows) + 1} of {len(pictures)}", len(rows) / len(pictures))
-        images = np.stack([image for _, image, _ in batch])
-        clock = console.Stopwatch()
-        dogs = runner.run(images)
-        each = clock.ms / len(batch)
-        references = recipe.reference({"image": images})["dog"] if recipe else [None] * len(batch)
-        for (picture, _, decode), dog, reference in zip(batch, dogs, references, strict=True):
-            clock = console.Stopwatch()
-            write_image(picture.target, dog)
-            rows.append(
-                {
-                    "input": picture.source,
-                    "output": picture.target,
-                    "decode_ms": decode,
-                    "run_ms": each,
-                    "encode_ms": clock.ms,
-                    "psnr_db": None if reference is None else psnr(dog, reference),
-                }
-            )
+    done: list[Outcome[Picture]] = []  # waiting to be compared: the reference is cheaper for several at a time
+    clock = console.Stopwatch()
+    # Closing it waits for what is being written, so that an interrupted run leaves only whole files.
+    with contextlib.closing(stream(pictures, steps, keep=recipe is not None)) as outcomes:
+        for count, outcome in enumerate(outcomes, 1):
+            rate = count / clock.ms * 1000
+            update(f"{count} of {len(pictures)} pictures, {rate:.1f} a second", count / len(pictures))
+            if outcome.fault:
+                faults.append(outcome.fault)
+                if len(pictures) > 1:
+                    print(f"skipped: {outcome.fault}", file=sys.stderr)
+            else:
+                done.append(outcome)
+            if len(done) == steps.batch:
+                rows += _rows(done, recipe)
+                done = []
+        rows += _rows(done, recipe)
     return rows, faults
 
 
-def _decoded(
-    pictures: Sequence[Picture], resolution: int, size: int, faults: list[ToolchainError]
-) -> Iterator[list[tuple[Picture, np.ndarray, float]]]:
-    from runtime.images import read_image
+def _rows(done: Sequence[Outcome[Picture]], recipe: Recipe | None) -> list[dict[str, Any]]:
+    from runtime.metrics import psnr
 
-    batch: list[tuple[Picture, np.ndarray, float]] = []
-    for picture in pictures:
-        clock = console.Stopwatch()
-        try:
-            batch.append((picture, read_image(picture.source, resolution), clock.ms))
-        except InputError as error:
-            faults.append(error)
-            if len(pictures) > 1:
-                print(f"skipped: {error}", file=sys.stderr)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    scores: list[float | None] = [None] * len(done)
+    if recipe and done:
+        references = recipe.reference({"image": np.stack([each.image for each in done])})["dog"]
+        scores = [psnr(each.answer, reference) for each, reference in zip(done, references, strict=True)]
+    return [
+        {
+            "input": each.item.source,
+            "output": each.item.target,
+            "decode_ms": each.decode_ms,
+            "run_ms": each.run_ms,
+            "encode_ms": each.encode_ms,
+            "psnr_db": score,
+        }
+        for each, score in zip(done, scores, strict=True)
+    ]
 
 
 def _report(
-    args: argparse.Namespace, rows: list[dict[str, Any]], faults: list[ToolchainError], about: str, startup: float
+    args: argparse.Namespace,
+    rows: list[dict[str, Any]],
+    faults: list[ToolchainError],
+    about: str,
+    startup: float,
+    seconds: float,
 ) -> None:
     if args.json:
         failed = [str(fault) for fault in faults]
-        console.print_json({"runner": about, "startup_ms": startup, "images": rows, "failed": failed})
+        result = {"runner": about, "startup_ms": startup, "seconds": seconds, "images": rows, "failed": failed}
+        console.print_json(result)
         return
     if not rows:
         return
@@ -170,5 +185,8 @@ def _report(
     shown = rows if len(rows) <= 20 else rows[:20]
     console.table(f"{about}, ready after {startup:.0f} ms", columns, [tuple(row.values()) for row in shown])
     if len(rows) > len(shown):
-        mean = sum(row["run_ms"] for row in rows) / len(rows)
-        print(f"and {len(rows) - len(shown)} more; {mean:.2f} ms a picture on average")
+        print(f"and {len(rows) - len(shown)} more")
+    if len(rows) > 1:
+        mean = {name: sum(row[f"{name}_ms"] for row in rows) / len(rows) for name in ("decode", "run", "encode")}
+        each = ", ".join(f"{name} {value:.2f} ms" for name, value in mean.items())
+        print(f"{len(rows)} pictures in {seconds:.2f} s, {len(rows) / seconds:.1f} a second; on average {each}")

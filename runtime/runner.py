@@ -130,6 +130,12 @@ class ImageRunner:
         if self._output.shape[1:3] != self._input.shape[1:3]:
             raise InputError(f"not an image network: it takes '{self._input}' but gives '{self._output}'")
         self.smallest_batch, self.largest_batch = self._input.sizes(0)
+        self._any_batch = [TensorSpec(self._input.name, "uint8", (DYNAMIC, self.resolution, self.resolution, 3))]
+
+    @property
+    def lanes(self) -> int:
+        """How many threads may call `run` at once and gain by it."""
+        return getattr(self.runner, "lanes", 1)
 
     @classmethod
     def from_runner(cls, runner: Runner) -> ImageRunner:
@@ -142,8 +148,7 @@ class ImageRunner:
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """uint8 `[B,R,R,3]` in and out, B at least 1. Raises InputError for another type or shape."""
-        expected = TensorSpec(self._input.name, "uint8", (DYNAMIC, self.resolution, self.resolution, 3))
-        check_feed([expected], {self._input.name: images})
+        check_feed(self._any_batch, {self._input.name: images})
         most = self.largest_batch or len(images)
         results = [self._run_batch(images[start : start + most]) for start in range(0, len(images), most)]
         return results[0] if len(results) == 1 else np.concatenate(results)

@@ -91,3 +91,82 @@ def test_tensorrt_without_a_gpu_says_so(shop):
     done = run(shop, "--input-image", "images/img1.jpg", "--runner", "tensorrt", "--flavor", "tensorrt")
     assert done.returncode == 2
     assert done.stderr.startswith("error: tensorrt cannot build here: ")
+
+
+def many(shop, name, count):
+    """A folder of so many small pictures, no two alike."""
+    folder = shop.folder / name
+    folder.mkdir()
+    for index in range(count):
+        Image.new("RGB", (40, 30), (index % 256, index // 256, 90)).save(folder / f"{index:04}.png", compress_level=0)
+    return folder
+
+
+def test_many_pictures_are_done_in_order_with_a_summary(shop, exported):
+    folder = many(shop, "many", 30)
+    (folder / "0007.png").write_bytes(b"")
+    (folder / "0021.png").write_bytes(b"no picture")
+    done = run(shop, "--input-image", "many", "--output", "many_dogs")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "skipped: many/0007.png is empty (0 bytes); give an image file",
+        "skipped: many/0021.png is not an image; expected PNG, JPEG, WebP, GIF, BMP, TIFF or PPM",
+        "error: 2 of 30 pictures failed",
+    ]
+    lines = done.stdout.splitlines()
+    assert lines[-2] == "and 8 more"
+    assert lines[-1].startswith("28 pictures in ") and " a second; on average decode " in lines[-1]
+    assert len(list((shop.folder / "many_dogs").iterdir())) == 28
+    shown = [line for line in lines if "many/00" in line]
+    assert shown == sorted(shown) and len(shown) == 20
+
+
+def test_a_picture_that_cannot_be_written_does_not_stop_the_others(shop, exported):
+    many(shop, "targets", 3)
+    (shop.folder / "targets_dogs/0001.png").mkdir(parents=True)
+    done = run(shop, "--input-image", "targets", "--output", "targets_dogs", "--json", "--no-psnr")
+    assert done.returncode == 2
+    answer = json.loads(done.stdout)
+    assert [row["input"] for row in answer["images"]] == ["targets/0000.png", "targets/0002.png"]
+    assert answer["failed"] == [
+        "output targets_dogs/0001.png is a folder; give a file name in it, such as targets_dogs/0001.png/out.png"
+    ]
+    assert answer["seconds"] > 0
+
+
+def test_psnr_of_many_pictures_where_it_is_asked_for(shop, exported):
+    many(shop, "judged", 7)
+    done = run(shop, "--input-image", "judged", "--output", "judged_dogs", "--json", "--psnr")
+    assert done.returncode == 0, done.stderr
+    scores = [row["psnr_db"] for row in json.loads(done.stdout)["images"]]
+    assert len(scores) == 7 and min(scores) > 40
+
+
+def test_an_interrupted_run_leaves_only_whole_pictures(shop, exported):
+    import signal
+    import subprocess
+    import time
+
+    many(shop, "long", 600)
+    command = shop.command(
+        "run", "--model", "models/tiny-128", "--input-image", "long", "--output", "long_dogs", "--no-psnr"
+    )
+    child = subprocess.Popen(
+        command, cwd=shop.folder, env=shop.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    folder = shop.folder / "long_dogs"
+    end = time.monotonic() + 60
+    while not folder.is_dir() or len(list(folder.iterdir())) < 5:
+        assert child.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    output, said = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert (output, said) == ("", "interrupted; nothing unfinished was filed\n")
+    written = list(folder.iterdir())
+    assert 5 <= len(written) < 600
+    for path in written:
+        assert path.name[0] != "."
+        with Image.open(path) as picture:
+            picture.load()
+            assert picture.size == (128, 128)
