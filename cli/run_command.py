@@ -52,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="what runs the network (default: auto, tensorrt where it runs, else onnxruntime)",
     )
+    parser.add_argument(
+        "--provider",
+        choices=("cpu", "cuda"),
+        help="where ONNX Runtime runs the network (default: cpu; cuda needs the package onnxruntime-gpu)",
+    )
     psnr = parser.add_mutually_exclusive_group()
     psnr.add_argument(
         "--psnr",
@@ -78,6 +83,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("give --model FOLDER (for example --model models/tiny-128) or --engine FILE.engine")
     if args.psnr and args.model is None:
         raise InputError("--psnr compares with a checkpoint: give --model too")
+    if args.provider and (args.engine or args.runner in ("tensorrt", "pytorch")):
+        given = "--engine" if args.engine else f"--runner {args.runner}"
+        raise InputError(f"--provider is for ONNX Runtime, but {given} was given: leave one of them out")
     BatchProfile.parse(args.batch)
     compose.targets_of(args.targets)
     started = console.Stopwatch()

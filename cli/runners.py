@@ -30,6 +30,8 @@ def open_runner(args: argparse.Namespace, recipe: Recipe | None, update: Update)
     if recipe is None:
         raise InputError("give --model FOLDER or --engine FILE.engine")
     runner = args.runner
+    if runner == "auto" and args.provider:
+        runner = "onnxruntime"
     if runner == "auto":
         runner = "tensorrt" if _tensorrt_runs(args.flavor) else "onnxruntime"
     if runner == "pytorch":
@@ -41,11 +43,12 @@ def open_runner(args: argparse.Namespace, recipe: Recipe | None, update: Update)
 
     onnx = compose.exported(args, recipe, args.precision, update)
     update("loading", None)
-    about = f"ONNX Runtime CPU {args.precision}"
+    provider = args.provider or "cpu"
+    about = f"ONNX Runtime {provider.upper()} {args.precision}"
     if args.precision == "bf16":
         about += ", FP32 arithmetic with BF16 rounding"
     with runnable(onnx.path) as path:
-        return ImageRunner.from_runner(OnnxRuntimeRunner(path)), about
+        return ImageRunner.from_runner(OnnxRuntimeRunner(path, [provider])), about
 
 
 def _tensorrt_runs(flavor: str) -> bool:

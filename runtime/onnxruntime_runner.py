@@ -1,8 +1,17 @@
-"""Runs an ONNX file in ONNX Runtime: the runner that needs no GPU."""
+"""Runs an ONNX file in ONNX Runtime: on the CPU, where no GPU is needed, or by its CUDA provider.
+
+The CUDA provider comes with the package onnxruntime-gpu instead of onnxruntime: both put their files in the same place,
+so only one of them can be installed. Its 1.31.1 is built for CUDA 13.0, wants Python 3.11 or newer, links
+libcudart.so.13, libcublas.so.13, libcublasLt.so.13 and libcurand.so.10, and opens cuFFT 12 and cuDNN 9 when they are
+needed; its extras `[cuda,cudnn]` bring them all (cuBLAS comes with nvidia-cudnn-cu13). The last one for Python 3.10,
+1.23.2, has extras for CUDA 12 and cuDNN 9.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +30,7 @@ _DTYPES = {
     "tensor(bool)": "bool",
     **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 _ERRORS_ONLY = 3
 
@@ -28,15 +38,18 @@ _ERRORS_ONLY = 3
 class OnnxRuntimeRunner:
     """ONNX file → runner. Loaded from its path, so that external data beside it is found.
 
-    `threads` bounds the threads inside one operator (None: all cores). Inputs and outputs of bfloat16 are numpy
-    arrays of ml_dtypes' type. Raises InputError for a file that is no ONNX model or lacks its data, MissingExtra
-    without onnxruntime. `infer` may be called from several threads.
+    `providers` are "cpu", "cuda" or ONNX Runtime's own names, the preferred one first; what it has no kernel for runs
+    on the CPU. `threads` bounds the threads inside one operator on the CPU (None: all cores). Inputs and outputs of
+    bfloat16 are numpy arrays of ml_dtypes' type. `infer` may be called from several threads.
+
+    Raises InputError for a file that is no ONNX model or lacks its data and for a provider that is not there or does
+    not start, MissingExtra without onnxruntime.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        providers: Sequence[str] = ("cpu",),
         threads: int | None = None,
     ):
         try:
@@ -48,19 +61,23 @@ class OnnxRuntimeRunner:
             raise InputError(
                 f"{path} does not exist or is no file; expected an ONNX file: make it with `cat2dog export`"
             )
-        unknown = [name for name in providers if name not in onnxruntime.get_available_providers()]
-        if unknown:
-            available = ", ".join(onnxruntime.get_available_providers())
-            raise InputError(f"ONNX Runtime has no provider '{unknown[0]}' here; expected one of {available}")
+        wanted = [PROVIDERS.get(name, name) for name in providers]
+        _check_available(onnxruntime, wanted)
+        if PROVIDERS["cuda"] in wanted:
+            _load_cuda(onnxruntime)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
         if threads is not None:
             options.intra_op_num_threads = threads
         self._faults = _fault_types()
         try:
-            self._session: Any = onnxruntime.InferenceSession(os.fspath(path), options, providers=list(providers))
+            self._session: Any = onnxruntime.InferenceSession(
+                os.fspath(path), options, providers=wanted, enable_fallback=0
+            )
         except self._faults as error:
             raise InputError(f"{path} cannot be loaded by ONNX Runtime: {_reason(error)}") from error
+        _check_started(wanted, self._session.get_providers())
+        self._device = "cuda" if wanted[:1] == [PROVIDERS["cuda"]] else None
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
         self._has_bfloat16 = any(spec.dtype == "bfloat16" for spec in self.inputs + self.outputs)
@@ -74,11 +91,23 @@ class OnnxRuntimeRunner:
         try:
             if self._has_bfloat16:
                 arrays = self._run_values(names, feed)
+            elif self._device is not None:
+                arrays = self._run_bound(names, feed, self._device)
             else:
                 arrays = self._session.run(names, dict(feed))
         except self._faults as error:
             raise ToolchainError(f"ONNX Runtime failed: {_reason(error)}") from error
         return dict(zip(names, arrays, strict=True))
+
+    def _run_bound(self, names: list[str], feed: Mapping[str, np.ndarray], device: str) -> list[np.ndarray]:
+        """Outputs stay on the device until they are copied into numpy's memory, once; `run` copies them twice."""
+        binding = self._session.io_binding()
+        for name, array in feed.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for name in names:
+            binding.bind_output(name, device)
+        self._session.run_with_iobinding(binding)
+        return binding.copy_outputs_to_cpu()
 
     def _run_values(self, names: list[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The longer way: numpy has no bfloat16, so `run` refuses it."""
@@ -93,6 +122,41 @@ class OnnxRuntimeRunner:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.close()
+
+
+def _check_available(onnxruntime: Any, wanted: Sequence[str]) -> None:
+    available = onnxruntime.get_available_providers()
+    missing = next((name for name in wanted if name not in available), None)
+    if missing == PROVIDERS["cuda"]:
+        raise InputError(
+            f"ONNX Runtime has no CUDA provider here, only {', '.join(available)}; put the package for GPUs in place "
+            "of the one for CPUs: pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
+        )
+    if missing is not None:
+        raise InputError(f"ONNX Runtime has no provider '{missing}' here; expected one of {', '.join(available)}")
+
+
+def _load_cuda(onnxruntime: Any) -> None:
+    """Load CUDA and cuDNN out of NVIDIA's wheels, where the dynamic loader would not look for them."""
+    if hasattr(onnxruntime, "preload_dlls"):
+        # It prints what it does not find; whether it was needed is seen when the provider starts.
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls(directory="")
+
+
+def _check_started(wanted: Sequence[str], started: Sequence[str]) -> None:
+    """ONNX Runtime goes on with the CPU where a provider does not start, which nobody who asked for a GPU wants."""
+    missing = next((name for name in wanted if name not in started), None)
+    if missing == PROVIDERS["cuda"]:
+        from onnxruntime.capi import build_and_package_info as built
+
+        version = getattr(built, "cuda_version", "") or "13"
+        raise InputError(
+            f"ONNX Runtime's CUDA provider does not start here: it needs an NVIDIA GPU, CUDA {version} and cuDNN 9, "
+            "which pip install 'onnxruntime-gpu[cuda,cudnn]' brings; or use the CPU"
+        )
+    if missing is not None:
+        raise InputError(f"ONNX Runtime's provider '{missing}' does not start here, only {', '.join(started)}")
 
 
 def _spec(node: Any) -> TensorSpec:

@@ -93,6 +93,26 @@ def test_tensorrt_without_a_gpu_says_so(shop):
     assert done.stderr.startswith("error: tensorrt cannot build here: ")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--provider", "cuda"), "error: ONNX Runtime "),
+        (
+            ("--runner", "tensorrt", "--provider", "cuda"),
+            "but --runner tensorrt was given",
+        ),
+        (
+            ("--engine", "x.engine", "--provider", "cpu"),
+            "error: --provider is for ONNX Runtime, but --engine",
+        ),
+    ],
+)
+def test_a_provider_that_cannot_be_had(shop, exported, words, said):
+    done = run(shop, "--input-image", "images/img1.jpg", "--output", "provider.png", *words)
+    assert done.returncode == 2
+    assert said in done.stderr and not (shop.folder / "provider.png").exists()
+
+
 def many(shop, name, count):
     """A folder of so many small pictures, no two alike."""
     folder = shop.folder / name

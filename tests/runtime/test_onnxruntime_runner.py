@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime.errors import InputError, MissingExtra, ToolchainError
+from runtime.gpu import find_gpus, no_gpu_reason
 from runtime.onnxruntime_runner import OnnxRuntimeRunner
 from runtime.runner import ImageRunner, Runner
 
@@ -122,6 +123,62 @@ def test_missing_file(tmp_path):
 def test_unknown_provider(inverter):
     with pytest.raises(InputError, match=r"has no provider 'NoSuch' here; expected one of .*CPUExecutionProvider"):
         OnnxRuntimeRunner(inverter, providers=["NoSuch"])
+
+
+def test_the_cuda_provider_without_its_package(inverter):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("the package for GPUs is installed")
+    with pytest.raises(InputError) as error:
+        OnnxRuntimeRunner(inverter, providers=["cuda"])
+    listed = ", ".join(onnxruntime.get_available_providers())
+    assert str(error.value) == (
+        f"ONNX Runtime has no CUDA provider here, only {listed}; put the package for GPUs in place of the one for "
+        "CPUs: pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("cuda", r"ONNX Runtime's CUDA provider does not start here: it needs an NVIDIA GPU, CUDA \S+ and cuDNN 9, "),
+        ("Other", r"inverter\.onnx cannot be loaded by ONNX Runtime: Unknown Provider Type: Other"),
+    ],
+)
+def test_a_provider_that_does_not_start_is_not_replaced_by_the_cpu(inverter, monkeypatch, name, said, capsys):
+    import onnxruntime
+
+    if find_gpus():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "Other", "CPUExecutionProvider"]
+    )
+    with pytest.raises(InputError, match=said):
+        OnnxRuntimeRunner(inverter, providers=[name])
+    assert capsys.readouterr().out == ""
+
+
+def test_bound_outputs_are_the_same(inverter):
+    runner = OnnxRuntimeRunner(inverter, ["cpu"])
+    runner._device = "cpu"  # as the CUDA provider is run, on the device that is here
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 6), np.uint8)[..., ::2]
+    got = [runner.infer({"image": images})["dog"] for _ in range(2)]
+    np.testing.assert_array_equal(got[0], 255 - images)
+    assert got[0] is not got[1] and not np.shares_memory(*got)
+
+
+@pytest.mark.gpu
+def test_the_cuda_provider(inverter):
+    if not find_gpus():
+        pytest.skip(no_gpu_reason())
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("the package onnxruntime-gpu is not installed")
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    with OnnxRuntimeRunner(inverter, providers=["cuda"]) as runner:
+        for _ in range(3):
+            np.testing.assert_array_equal(runner.infer({"image": images})["dog"], 255 - images)
 
 
 def test_without_the_package(monkeypatch, tmp_path):
