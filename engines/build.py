@@ -49,6 +49,7 @@ _DECIDING = (
         "lowering.py",
         "opset.py",
         "configure.py",
+        "layer_types.py",
         "child.py",
     ),
     *("fused_attention.py", "fused_node.py", "fused_problem.py"),
@@ -251,6 +252,7 @@ def _child_request(request: BuildRequest, key: EngineKey, lowered: Lowered, plan
         "options": dict(key.options),
         "timing_cache": timing_cache,
         "plugins": _plugins(key, lowered),
+        "layer_types": dict(lowered.types),
         "verbose": request.verbose,
     }
 

@@ -59,20 +59,32 @@ def _precision_flags(trt: Any, network: Any, config: Any, request: Mapping[str, 
         return
     config.set_flag(trt.BuilderFlag.FP16)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-    floats = (trt.DataType.FLOAT, trt.DataType.HALF)
+    names = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF}
     # A plugin says itself which types it takes: held to one, 8.6 finds no format for kernels with FP32 gains or tables.
     kinds = ("CONSTANT", "SHAPE", "CAST", "IDENTITY", "PLUGIN_V2")
     untyped = tuple(getattr(trt.LayerType, kind) for kind in kinds)
+    known = {}  # tensor name to type, as far as the graph's own names tell
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        if layer.type in untyped or not layer.num_outputs:
+        named = names.get(request["layer_types"].get(layer.name, ""))
+        dtype = named if named is not None else _type_of_inputs(layer, known)
+        outputs = [layer.get_output(output) for output in range(layer.num_outputs)]
+        # The network's own type says FP32 of everything that is not whole numbers.
+        if dtype is None or not outputs or outputs[0].dtype not in names.values():
             continue
-        dtype = layer.get_output(0).dtype
-        if dtype in floats:
-            layer.precision = dtype
-            for output in range(layer.num_outputs):
-                if layer.get_output(output).dtype in floats:
-                    layer.set_output_type(output, layer.get_output(output).dtype)
+        known.update({tensor.name: dtype for tensor in outputs})
+        if layer.type in untyped:
+            continue
+        layer.precision = dtype
+        for output, tensor in enumerate(outputs):
+            if tensor.dtype in names.values():
+                layer.set_output_type(output, dtype)
+
+
+def _type_of_inputs(layer: Any, known: Mapping[str, Any]) -> Any:
+    """For a layer that is no node of the graph (the parser adds shuffles, and calls no norm by its name)."""
+    inputs = [layer.get_input(index) for index in range(layer.num_inputs)]
+    return next((known[tensor.name] for tensor in inputs if tensor is not None and tensor.name in known), None)
 
 
 def _profile(trt: Any, builder: Any, network: Any, config: Any, profile: Mapping[str, list[int]]) -> None:

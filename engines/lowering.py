@@ -7,7 +7,8 @@ Polygraphy and ONNX Runtime as it is.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx_ir as ir
@@ -19,6 +20,7 @@ from engines.fused_attention import FusedLowering
 from engines.fused_body import checkable
 from engines.fused_node import kernels_sha256
 from engines.kernels.problem import Planner
+from engines.layer_types import layer_types
 from engines.opset import raise_opset
 from engines.qkv_split import split_packed_qkv
 from runtime.errors import InputError, ToolchainError
@@ -27,11 +29,12 @@ from runtime.files import atomic_path, exclusive
 
 @dataclass(frozen=True)
 class Lowered:
-    """A lowered file, what became of each attention node, and how many packed Q, K, V are split another way."""
+    """A lowered file; what became of its attention nodes, how many packed Q, K, V are split anew, the layers' types."""
 
     path: Path
     nodes: tuple[LoweredNode, ...]
     qkv_splits: int = 0
+    types: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def form(self) -> str:
@@ -78,7 +81,7 @@ def lower(
             ir.save(model, temporary)
     except OSError as error:
         raise ToolchainError(f"cannot write {path}: {error.strerror or error}") from error
-    return Lowered(path, tuple(nodes), qkv_splits)
+    return Lowered(path, tuple(nodes), qkv_splits, layer_types(model))
 
 
 def load(path: Path) -> ir.Model:

@@ -16,9 +16,15 @@ BuilderFlag = IntEnum("BuilderFlag", "FP16 OBEY_PRECISION_CONSTRAINTS TF32", sta
 
 
 class Layer:
-    def __init__(self, kind, *dtypes):
-        self.type, self.outputs = kind, [SimpleNamespace(dtype=dtype) for dtype in dtypes]
-        self.num_outputs, self.output_types = len(dtypes), {}
+    """As 8.6 shows layers while a network is made: every tensor of floats reads as FP32."""
+
+    def __init__(self, kind, *dtypes, name="", inputs=()):
+        self.type, self.name, self.inputs = kind, name, list(inputs)
+        self.outputs = [SimpleNamespace(dtype=dtype, name=f"{id(self)}.{i}") for i, dtype in enumerate(dtypes)]
+        self.num_inputs, self.num_outputs, self.output_types = len(self.inputs), len(dtypes), {}
+
+    def get_input(self, index):
+        return self.inputs[index]
 
     def get_output(self, index):
         return self.outputs[index]
@@ -114,6 +120,7 @@ def request(precision="fp16", targets=(), timing_cache=None, **options):
         "options": options,
         "profile": {"batch": [1, 2, 4]},
         "timing_cache": timing_cache,
+        "layer_types": {},
     }
 
 
@@ -129,21 +136,27 @@ def test_networks_are_typed_as_the_version_can(version, style, number, flags):
 
 def test_8_6_holds_each_layer_to_the_type_of_the_graph():
     trt, builder = fake("8.6.0")
-    half, wide = Layer(LayerType.MATRIX_MULTIPLY, DataType.HALF), Layer(LayerType.SOFTMAX, DataType.FLOAT)
-    mixed = Layer(LayerType.GATHER, DataType.HALF, DataType.INT32)
+    wide, whole = DataType.FLOAT, DataType.INT32
+    product = Layer(LayerType.MATRIX_MULTIPLY, wide, name="up/MatMul")
+    shuffle = Layer(LayerType.GATHER, wide, name="(Unnamed Layer* 3) [Shuffle]", inputs=[None, product.outputs[0]])
+    cast = Layer(LayerType.CAST, wide, name="Cast_fp32", inputs=[shuffle.outputs[0]])
+    norm = Layer(LayerType.SOFTMAX, wide, name="(Unnamed Layer* 5) [Normalization]", inputs=[cast.outputs[0]])
+    mixed = Layer(LayerType.GATHER, wide, whole, name="topk")
     left = [
-        Layer(LayerType.CONSTANT, DataType.HALF),
-        Layer(LayerType.CAST, DataType.HALF),
-        Layer(LayerType.PLUGIN_V2, DataType.HALF),
-        Layer(LayerType.GATHER, DataType.INT32),
-        Layer(LayerType.GATHER),
+        cast,
+        Layer(LayerType.CONSTANT, wide, name="up/MatMul"),
+        Layer(LayerType.PLUGIN_V2, wide, name="Attention"),
+        Layer(LayerType.GATHER, whole, name="topk"),
+        Layer(LayerType.GATHER, wide, name="(Unnamed Layer* 9) [Shuffle]", inputs=[SimpleNamespace(name="constant")]),
+        Layer(LayerType.GATHER, name="topk"),
     ]
-    config = configure(trt, builder, network([half, wide, mixed, *left]), request(), None)
+    types = {"up/MatMul": "fp16", "Cast_fp32": "fp32", "topk": "fp16", "Attention": "fp16"}
+    layers = [product, shuffle, cast, norm, mixed, *left[1:]]
+    config = configure(trt, builder, network(layers), {**request(), "layer_types": types}, None)
     assert config.flags >= {BuilderFlag.FP16, BuilderFlag.OBEY_PRECISION_CONSTRAINTS}
     assert config.sources == 1 << 4 | 1 << 3
-    assert (half.precision, half.output_types) == (DataType.HALF, {0: DataType.HALF})
-    assert (wide.precision, wide.output_types) == (DataType.FLOAT, {0: DataType.FLOAT})
-    assert (mixed.precision, mixed.output_types) == (DataType.HALF, {0: DataType.HALF})
+    for layer, dtype in ((product, DataType.HALF), (shuffle, DataType.HALF), (norm, wide), (mixed, DataType.HALF)):
+        assert (layer.precision, layer.output_types) == (dtype, {0: dtype})
     assert not any(hasattr(layer, "precision") or layer.output_types for layer in left)
 
 
@@ -170,8 +183,8 @@ def test_8_6_has_no_bf16():
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_newer_versions_take_no_precision_flags(version, precision):
     trt, builder = fake(version)
-    layer = Layer(LayerType.MATRIX_MULTIPLY, DataType.HALF)
-    config = configure(trt, builder, network([layer]), request(precision), None)
+    layer = Layer(LayerType.MATRIX_MULTIPLY, DataType.HALF, name="up")
+    config = configure(trt, builder, network([layer]), {**request(precision), "layer_types": {"up": "fp16"}}, None)
     assert config.flags == {BuilderFlag.TF32} and config.sources is None and not hasattr(layer, "precision")
 
 
