@@ -15,8 +15,9 @@
 //   Q_X, Q_XH, Q_ZB, Q_ZH and the same for K, V, O: a head's tile begins at column X + head * XH of plane
 //                         batch * ZB + head * ZH of a tensor [planes, tokens, columns]
 //   O_COLUMNS             columns of the output's tensor
-//   INSIDE                1: QK-RMSNorm (NORM) and RoPE (ROPE) are done here, in shared memory, by all warps before they
-//                         part. For lengths whose keys all fit (BLOCKS <= STAGES) and one tile a block.
+//   INSIDE                1: QK-RMSNorm (NORM) and RoPE (ROPE) are done here, in shared memory: of the queries and the first
+//                         block of keys by all warps, of the other blocks by the producer's while the consumers work. For
+//                         lengths whose keys all fit (BLOCKS == STAGES) and one tile a block.
 //   PARTS                 0: a block computes whole tiles. Otherwise the work of all tiles is cut into as many equal runs
 //                         as there are blocks; what a run has of a tile that others share goes to `partial` and `peaks`,
 //                         and the kernel `attention_sm90_join` joins it.
@@ -37,6 +38,9 @@ struct alignas(64) TensorMap { u64 words[16]; };
 #if WGS == 3
 #define CONSUMER_REGISTERS "160"
 #define PRODUCER_REGISTERS "32"
+#elif INSIDE
+#define CONSUMER_REGISTERS "208"
+#define PRODUCER_REGISTERS "88"
 #else
 #define CONSUMER_REGISTERS "240"
 #define PRODUCER_REGISTERS "24"
@@ -134,12 +138,12 @@ __device__ __forceinline__ void load8(const float* from, float (&to)[8]) {
 // RMSNorm over the head and RoPE of a tile of ROWS rows, in place. A thread does 8 channels of some rows and their
 // partners half a head away; D / 16 threads do a row. The tables are fetched before the tile is there, because both take
 // long to come.
-template <int ROWS>
+template <int ROWS, int WORKERS>
 struct Turn {
-  static constexpr int LANES = D / 16, EACH = (ROWS * LANES + THREADS - 1) / THREADS;
+  static constexpr int LANES = D / 16, EACH = (ROWS * LANES + WORKERS - 1) / WORKERS;
   float c[EACH][8], s[EACH][8];
 
-  __device__ __forceinline__ static int row(int i) { return threadIdx.x / LANES + i * (THREADS / LANES); }
+  __device__ __forceinline__ static int row(int i) { return threadIdx.x / LANES + i * (WORKERS / LANES); }
 
   // `first` is the token of row 0.
   __device__ __forceinline__ void fetch(const float* cosines, const float* sines, int first, int tokens) {
@@ -158,7 +162,7 @@ struct Turn {
 #pragma unroll
     for (int i = 0; i < EACH; ++i) {
       const int r = row(i);
-      if (ROWS * LANES % THREADS != 0 && r >= ROWS) break;  // whole warps
+      if (ROWS * LANES % WORKERS != 0 && r >= ROWS) break;  // whole warps
       float a[8], b[8];
       uint4* at = reinterpret_cast<uint4*>(tile + r * 128 + ((chunk ^ (r & 7)) << 4));
       uint4* at2 = reinterpret_cast<uint4*>(tile + partner / 8 * ROWS * 128 + r * 128 + ((partner % 8 ^ (r & 7)) << 4));
@@ -222,6 +226,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
   const u32 q_full = barriers, q_empty = barriers + 8;
   const u32 k_full = barriers + 16, k_empty = k_full + 8 * STAGES;
   const u32 v_full = k_empty + 8 * STAGES, v_empty = v_full + 8 * STAGES;
+  // Where consumers wait for keys: when they have come, or when they have been turned.
+  const u32 k_ready = INSIDE ? v_empty + 8 * STAGES : k_full;
   const int group = threadIdx.x / 128;  // 0 is the producer
   if (threadIdx.x == 0) {
     barrier_init(q_full, 1);
@@ -231,6 +237,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       barrier_init(v_full + 8 * stage, 1);
       barrier_init(k_empty + 8 * stage, WGS * 4);
       barrier_init(v_empty + 8 * stage, WGS * 4);
+      if (INSIDE) barrier_init(k_ready + 8 * stage, 4);
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
@@ -269,21 +276,35 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       load8(gain_q + half * (D / 2) + threadIdx.x % (D / 16) * 8, gain[2 + half]);
     }
 #endif
-    Turn<BN> of_keys[BLOCKS];
-    Turn<BM> of_queries;
-#pragma unroll
-    for (int step = 0; step < BLOCKS; ++step)
-      of_keys[step].fetch(cosines, sines, (BLOCKS - 1 - step) * BN, KEYS);
+    unsigned char* const shared = raw - shared_address(raw);  // plus an address in shared memory: a pointer to it
+    Turn<BN, THREADS> of_keys;
+    Turn<BM, THREADS> of_queries;
+    of_keys.fetch(cosines, sines, (BLOCKS - 1) * BN, KEYS);
     of_queries.fetch(cosines, sines, row, QUERIES);
-#pragma unroll
-    for (int step = 0; step < BLOCKS; ++step) {
-      barrier_wait(k_full + 8 * step, 0);
-      of_keys[step].apply(raw + (k_at - shared_address(raw)) + step * KV_BYTES, gain[0], gain[1], eps);
-    }
+    barrier_wait(k_full, 0);
+    of_keys.apply(shared + k_at, gain[0], gain[1], eps);
     barrier_wait(q_full, 0);
-    of_queries.apply(raw + (q_at - shared_address(raw)), gain[2], gain[3], eps);
+    of_queries.apply(shared + q_at, gain[2], gain[3], eps);
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();
+    if (group == 0) {
+#if WGS > 1
+      asm volatile("setmaxnreg.dec.sync.aligned.u32 " PRODUCER_REGISTERS ";");
+#endif
+      // The tables of a block are fetched while the one before it is turned.
+      Turn<BN, 128> ahead[2];
+      if (BLOCKS > 1) ahead[1].fetch(cosines, sines, (BLOCKS - 2) * BN, KEYS);
+#pragma unroll
+      for (int step = 1; step < BLOCKS; ++step) {
+        if (step + 1 < BLOCKS) ahead[(step + 1) % 2].fetch(cosines, sines, (BLOCKS - 2 - step) * BN, KEYS);
+        barrier_wait(k_full + 8 * step, 0);
+        ahead[step % 2].apply(shared + k_at + step * KV_BYTES, gain[0], gain[1], eps);
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) barrier_arrive(k_ready + 8 * step);
+      }
+      return;
+    }
   }
 #endif
   if (group == 0) {
@@ -393,7 +414,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 
       barrier_wait(q_full, turn & 1);
       u32 stage = step % STAGES, parity = step / STAGES & 1;
-      barrier_wait(k_full + 8 * stage, parity);
+      if (!INSIDE) barrier_wait(k_ready + 8 * stage, parity);
       my_turn();
       logits(stage);
       next_turn();
@@ -413,7 +434,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         const u32 now = stage, now_parity = parity;
         ++step;
         stage = step % STAGES, parity = step / STAGES & 1;
-        barrier_wait(k_full + 8 * stage, parity);
+        barrier_wait(k_ready + 8 * stage, parity);
         my_turn();
         logits(stage);
         barrier_wait(v_full + 8 * now, now_parity);

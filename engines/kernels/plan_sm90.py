@@ -21,7 +21,7 @@ class Sm90Plan(Builder):
         if problem.head_size not in (64, 128):
             raise Unsupported(f"{variant} has no head size {problem.head_size}")
         if self.turned and not self.prepare:
-            if math.ceil(problem.keys / variant.block_n) > variant.stages or variant.blocks:
+            if math.ceil(problem.keys / variant.block_n) != variant.stages or variant.blocks:
                 raise Unsupported(f"{variant} does QK-norm and RoPE inside only where all keys fit")
 
     def plan(self) -> LaunchPlan:
@@ -46,7 +46,7 @@ class Sm90Plan(Builder):
             **self._coordinates("O", out),
         }  # fmt: skip
         # 1 KiB to bring tiles to a boundary, and the barriers.
-        shared = 1024 + block_m * size * 2 + 2 * v.stages * v.block_n * size * 2 + 16 + 32 * v.stages
+        shared = 1024 + block_m * size * 2 + 2 * v.stages * v.block_n * size * 2 + 16 + 40 * v.stages
         if shared > SHARED_BYTES["9.0"]:
             raise Unsupported(f"{v} needs {shared} bytes of shared memory")
         names = ["attention_sm90", "attention_sm90_join"] if v.parts else ["attention_sm90"]

@@ -20,6 +20,8 @@ _SM90_SHAPES = {
     64: ((1, 64), (1, 128), (1, 256), (2, 128), (3, 128)),
     128: ((1, 64), (1, 128), (2, 80), (2, 128), (2, 160), (2, 176), (3, 80)),
 }
+# Bytes of keys and values that a block can have in shared memory at once, beside its queries.
+_MOST_INSIDE = 180 << 10
 # Grids are at most this many blocks in their second and third dimension.
 _MOST_GRID = 65535
 _MOST_FACTOR = 2.0**100
@@ -155,7 +157,7 @@ def _sm90_candidates(
         blocks = math.ceil(problem.keys / block_n)
         if block_n >= 2 * problem.keys and block_n > 64:
             continue
-        if turned and blocks <= 3:
+        if turned and groups < 3 and blocks * block_n * problem.head_size * 4 <= _MOST_INSIDE:
             yield Sm90Variant(groups, block_n, blocks, False)
         programs = math.ceil(problem.queries / (64 * groups)) * tiles
         for stages in (2, 3):
