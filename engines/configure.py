@@ -63,7 +63,7 @@ def _precision_flags(trt: Any, network: Any, config: Any, request: Mapping[str, 
     # A plugin says itself which types it takes: held to one, 8.6 finds no format for kernels with FP32 gains or tables.
     kinds = ("CONSTANT", "SHAPE", "CAST", "IDENTITY", "PLUGIN_V2")
     untyped = tuple(getattr(trt.LayerType, kind) for kind in kinds)
-    known = {}  # tensor name to type, as far as the graph's own names tell
+    known: dict[str, Any] = {}  # tensor name to type, as far as the graph's own names tell
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         named = names.get(request["layer_types"].get(layer.name, ""))
