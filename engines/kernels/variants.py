@@ -75,7 +75,7 @@ class Sm90Variant:
     def __post_init__(self) -> None:
         _among("number of warp groups", self.groups, 1, 3)
         _among("block", self.block_n, 16, 256, self.block_n % 16 == 0)
-        _among("number of stages", self.stages, 1, 8)
+        _among("number of stages", self.stages, 1, 16)
         _among("number of blocks", self.blocks, int(self.parts), _MOST_GRID)
 
     def __str__(self) -> str:

@@ -370,6 +370,7 @@ def test_a_sample_of_the_cases_compiles(compiled):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(bool(images.why_not()), reason=images.why_not())
 def test_all_cases_compile(compiled):
     for problem, variant in cases():

@@ -21,7 +21,9 @@ SLOW = Timing(TritonVariant(64, 64, 4, 2), 20.0, 19.0, 30.0, ("fedcba9876543210"
 TABLE = Table(
     "NVIDIA H100", "9.0", 132, "580.1", {"triton": "3.7.1"}, "2025-01-01", "cat2dog tune", (Entry(KEY, (FAST, SLOW)),)
 )
-TABLES = sorted(SHIPPED.glob("*.json"))
+TABLES = [pytest.param(path, id=path.name) for path in sorted(SHIPPED.glob("*.json"))] or [
+    pytest.param(None, id="none", marks=pytest.mark.skip(reason="no tuning table ships yet"))
+]
 
 
 @pytest.fixture
@@ -222,7 +224,7 @@ def test_a_key_in_words_and_of_a_problem():
     assert ProblemKey.of(replace(KEY.problem(), batch=(1, 4, 8)), 8).batch == 8
 
 
-@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TABLES)
 def test_shipped_tables_are_read_and_make_plans(compilers, path):
     table = read_table(path)
     assert path.name == table_name(table.gpu, table.compute_capability)
@@ -246,13 +248,14 @@ needs_compilers = pytest.mark.skipif(bool(images.why_not()), reason=images.why_n
 
 
 @needs_compilers
-@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TABLES)
 def test_what_ships_is_what_was_measured(compiled, path):
     compare(path, -(-len(read_table(path).entries) // 12) or 1)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @needs_compilers
-@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TABLES)
 def test_all_that_ships_is_what_was_measured(compiled, path):
     compare(path)

@@ -73,7 +73,7 @@ def test_a_variant_in_words(variant, words):
         {**SM90, "groups": 0},
         {**SM90, "groups": 4},
         {**SM90, "block_n": 72},
-        {**SM90, "stages": 9},
+        {**SM90, "stages": 17},
         {**SM90, "blocks": -1},
         {**SM90, "parts": True},
     ],
