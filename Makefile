@@ -47,16 +47,26 @@ $(VENV)/.ready-test: $(VENV)/.ready
 	@$(PIP) --editable '.[torch,rtx,gpu,kernels,train,test]'
 	@touch $@
 
+# Engines with fused attention want the plugin library before they are built; TensorRT-RTX has no use for it.
+define plugin_first
+@if $(BIN)/python -m engines.plugin.needed --attention "$(ATTENTION)" --flavor "$(FLAVOR)"; then \
+	$(MAKE) --no-print-directory plugin PYTHON=$(BIN)/python || \
+	{ echo "error: no plugin library; without fused attention: make $@ ATTENTION=decomposed" >&2; exit 2; }; fi
+endef
+
 run: $(VENV)/.ready ## a dog out of $(IMAGE), its PSNR, and an engine where a TensorRT is at hand
 	@test -f $(MODEL)/config.json || $(BIN)/cat2dog init --model $(MODEL)
 	@$(BIN)/cat2dog export --model $(MODEL) --precision $(firstword $(PRECISIONS))
+	$(plugin_first)
 	@if $(BIN)/python -m runtime.flavors | grep -q builds; then \
-		$(BIN)/cat2dog build --model $(MODEL) --precision $(firstword $(PRECISIONS)); \
+		$(BIN)/cat2dog build --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION); \
 	else echo "no TensorRT here can build: no engine (cat2dog doctor says why)"; fi
-	@$(BIN)/cat2dog run --model $(MODEL) --precision $(firstword $(PRECISIONS)) --input-image $(IMAGE) --output $(OUTPUT)
+	@$(BIN)/cat2dog run --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION) \
+		--input-image $(IMAGE) --output $(OUTPUT)
 	@echo "the dog: $(OUTPUT)"
 
 engines: $(VENV)/.ready ## engines of MODELS in PRECISIONS, built once per GPU
+	$(plugin_first)
 	@BATCH="$(BATCH)" ATTENTION="$(ATTENTION)" FLAVOR="$(FLAVOR)" PRECISIONS="$(PRECISIONS)" \
 		CAT2DOG="$(BIN)/cat2dog" scripts/build_engines.sh $(MODELS)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import console, options
+from runtime.flavors import TENSORRT
 
 HELP = "say what builds and what runs on this machine, and what is missing for the rest"
 EXAMPLE = "cat2dog doctor --json"
@@ -28,6 +29,8 @@ PACKAGES = (
     "tensorrt",
     "tensorrt-rtx-cu13-bindings",
     "onnxruntime-ep-nv-tensorrt-rtx-cu13",
+    "triton",
+    "nvidia-cuda-nvrtc",
 )
 
 
@@ -108,7 +111,34 @@ def _steps(packages: dict[str, str | None], flavors: list[Any]) -> list[dict[str
             (f"build with {flavor.name}", flavor.can_build, known + ahead if flavor.can_build else flavor.reason)
         )
         steps.append((f"run with {flavor.name}", flavor.can_run, known if flavor.can_run else flavor.reason))
+    steps += [_kernels(), *(_plugin(flavor) for flavor in flavors if flavor.name == TENSORRT)]
     return [{"what": what, "works": works, "how": how} for what, works, how in steps]
+
+
+def _kernels() -> tuple[str, bool, str]:
+    from engines.kernels.images import compiler_versions, why_not
+
+    reason = why_not()
+    compilers = ", ".join(f"{name} {number}" for name, number in compiler_versions().items())
+    return "compile fused attention kernels", not reason, reason or compilers
+
+
+def _plugin(flavor: Any) -> tuple[str, bool, str]:
+    """Fused attention in an engine takes kernels for the GPU, and the library that launches them."""
+    from engines.kernels.library import available
+    from runtime.errors import InputError
+    from runtime.gpu import find_gpus
+    from runtime.plugins import find_plugin
+
+    what = f"fused attention in {flavor.name} engines"
+    if not flavor.version:
+        return what, False, flavor.reason
+    try:
+        library = str(find_plugin(flavor.version))
+    except InputError as error:
+        return what, False, str(error)
+    reasons = [reason for gpu in find_gpus()[:1] if (reason := available(gpu.compute_capability))]
+    return what, flavor.can_run and not reasons, "; ".join(reasons) or (library if flavor.can_run else flavor.reason)
 
 
 def _version(package: str) -> str | None:
