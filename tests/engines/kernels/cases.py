@@ -35,7 +35,7 @@ def cases() -> Iterator[tuple[AttentionProblem, Variant]]:
             for length in (17, 239, 1023):
                 for variant in TRITON:
                     yield _problem(precision, length, size), variant
-        for length in (17, 239, 1023):
+        for length in (17, 239, 256, 1023):
             for size in (40, 64, 128):
                 for norm, rope in ((1e-6, True), (1e-6, False), (None, True)):
                     turned = _problem(precision, length, size, qk_norm=norm, rope=rope)
@@ -43,9 +43,9 @@ def cases() -> Iterator[tuple[AttentionProblem, Variant]]:
                     yield turned, TritonVariant(64, 64, 4, 2, prepare=True)
                     yield turned, Sm90Variant(2, 128, 2, turns=True, prepare=True)
                     yield turned, Sm90Variant(2, 80, 2, turns=True, blocks=6, parts=True, prepare=True)
-                    if length <= 256:
-                        yield turned, Sm90Variant(1, 128, 2, turns=False)
-                        yield turned, Sm90Variant(2, 128, 2, turns=True)
+                    # Inside, all keys are in shared memory: as many stages as there are blocks.
+                    for groups, block_n in ((1, 64), (1, 128), (2, 80), (2, 128)) if length <= 256 else ():
+                        yield turned, Sm90Variant(groups, block_n, -(-length // block_n), turns=groups > 1)
         for layout in ("tokens", "heads"):
             for output in ("tokens", "heads"):
                 for queries, keys in ((113, 239), (256, 77), (1, 300)):
