@@ -20,7 +20,7 @@ from engines.kernels.driver import LoadedPlan, bind
 from engines.kernels.library import planner
 from engines.kernels.problem import AttentionProblem
 from engines.kernels.sizes import evaluate
-from runtime.files import write_text
+from runtime.files import sha256_file, write_text
 from runtime.gpu import find_gpus, multiprocessors
 
 SHAPES = [(tokens, heads, size) for tokens in (256, 1024, 4096) for heads, size in ((20, 64), (14, 128))]
@@ -49,6 +49,7 @@ def main() -> int:
     results: dict[str, Any] = {
         "machine": {**machine(_PACKAGES), "multiprocessors": multiprocessors(0)},
         "method": f"CUDA graph replay, {_SETS} input sets in turn, medians of {_ROUNDS} rounds, peers in turn",
+        "tutorial": _about_tutorial(args.tutorial, tutorial),
         "rows": [],
     }
     for precision in args.precision:
@@ -161,6 +162,13 @@ def _tutorial(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _about_tutorial(path: Path | None, tutorial: Any) -> dict[str, Any] | None:
+    """Which copy it is, and over how many configurations it tuned itself here."""
+    if path is None:
+        return None
+    return {"sha256": sha256_file(path), "configurations": len(list(tutorial.configs))}
 
 
 def _tutorial_launch(tutorial: Any, apart: list[Any], size: int, specialised: bool) -> Launch:
