@@ -111,7 +111,7 @@ def measure(pictures: Sequence[Path], target: Path, runner: ImageRunner, batch: 
     alone = {
         "decode": _seconds(workers, decode, pictures),
         "run": _seconds(runner.lanes, lambda _: runner.run(whole), range(batches)),
-        "encode": _seconds(workers, lambda path: encode(path, images[hash(path) % len(images)]), pictures),
+        "encode": _seconds(workers, lambda path: encode(path, images[int(path.stem) % len(images)]), pictures),
     }
     began = time.perf_counter()
     outcomes = list(stream(pictures, Steps(decode, runner.run, encode, batch, runner.lanes), workers))

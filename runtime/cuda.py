@@ -18,9 +18,10 @@ from runtime.gpu import load_modules_lazily
 
 # Codes after which nothing on a GPU can work, whatever is tried.
 _NO_GPU = ("cudaErrorNoDevice", "cudaErrorInsufficientDriver", "cudaErrorStubLibrary", "cudaErrorSystemDriverMismatch")
-# CUDA's reference says of these that they leave "the process in an inconsistent state and any further CUDA work will
-# return the same error": the process has to end.
+# CUDA's reference says of each of these (cudaError_t) that it leaves the process in an inconsistent state, in which any
+# further CUDA work fails, and that to go on using CUDA "the process must be terminated and relaunched".
 _STICKY = (
+    "cudaErrorContained",
     "cudaErrorIllegalAddress",
     "cudaErrorLaunchTimeout",
     "cudaErrorAssert",
@@ -30,7 +31,9 @@ _STICKY = (
     "cudaErrorInvalidAddressSpace",
     "cudaErrorInvalidPc",
     "cudaErrorLaunchFailure",
-    "cudaErrorECCUncorrectable",
+    "cudaErrorTensorMemoryLeak",
+    "cudaErrorMpsClientTerminated",
+    "cudaErrorExternalDevice",
 )
 _thread = threading.local()
 

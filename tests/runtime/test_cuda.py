@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 from types import ModuleType
 
 import numpy as np
 import pytest
 
 from runtime import cuda
-from runtime.errors import InputError, MissingExtra, ToolchainError
+from runtime.errors import GpuLost, InputError, MissingExtra, ToolchainError
 from runtime.gpu import find_gpus, no_gpu_reason
 from tests.runtime.fake_cuda import FakeCuda
 
@@ -121,6 +122,38 @@ def test_errors_are_translated(fake):
         cuda.set_device(3)
     with pytest.raises(ToolchainError, match=r"CUDA failed \(cudaErrorInvalidValue: what went wrong\)"):
         cuda.check(fake._free(5))
+
+
+def test_an_error_that_stays_says_to_start_anew(fake):
+    fake.lost = True
+    for call in (cuda.Stream, lambda: cuda.DeviceBuffer(8), lambda: cuda.set_device(0)):
+        with pytest.raises(GpuLost) as error:
+            call()
+        reason = "cudaErrorIllegalAddress: what went wrong"
+        assert str(error.value) == f"the GPU stopped working for this process ({reason}); start the process anew"
+
+
+def test_which_errors_stay_is_what_cuda_says_of_them():
+    real = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
+    texts = {error.name: " ".join((error.__doc__ or "").split()) for error in real.cudaError_t}
+    said = [name for name, text in texts.items() if "must be terminated and relaunched" in text]
+    if not said:
+        pytest.skip("these cuda-bindings do not explain their errors")
+    # An older CUDA does not know the newest of them.
+    assert set(said) == {name for name in cuda._STICKY if hasattr(real.cudaError_t, name)}
+
+
+def test_a_device_is_chosen_once_a_thread(fake):
+    for _ in range(3):
+        cuda.use_device(0)
+    thread = threading.Thread(target=cuda.use_device, args=(0,))
+    thread.start()
+    thread.join()
+    before = fake.device_choices
+    fake._thread.device = 2
+    cuda.use_device(0)
+    cuda.use_device(0)
+    assert fake.device_choices == before + 1
 
 
 def test_without_the_package(monkeypatch):

@@ -106,6 +106,22 @@ def test_a_plan_cut_short_between_check_and_mapping(engine, monkeypatch):
     assert str(error.value).endswith(f"has 100 bytes, but 6000 were built; build it again: `{REBUILD}`")
 
 
+@pytest.mark.parametrize("position", [0, 1, 2999, 5998, 5999])
+def test_any_altered_byte_or_length_is_a_mismatch(engine, position):
+    altered = bytearray(PLAN)
+    altered[position] ^= 1
+    for content, said in (
+        (altered, "was altered"),
+        (PLAN[:position], f"has {position} bytes, but 6000 were built"),
+        (PLAN + b"x" * (position + 1), f"has {6001 + position} bytes, but 6000 were built"),
+    ):
+        engine.write_bytes(content)
+        with pytest.raises(EngineMismatch) as error, open_engine(engine, FLAVOR, H200):
+            pass
+        assert said in str(error.value) and str(error.value).endswith(f"; build it again: `{REBUILD}`")
+        assert error.value.exit_code == 4
+
+
 def test_an_empty_plan(tmp_path):
     path = file_engine(tmp_path / "x.engine", plan=b"")
     with open_engine(path, FLAVOR, H200) as (_, plan):
