@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         recipe = compose.recipe_of(args, update) if args.model else None
         if len(pictures) == 1:
             _first_readable(pictures[0])  # before minutes of work for a file that is no picture
-        runner, about = open_runner(args, recipe, update)
+        runner, about = open_runner(args, recipe, update, lanes=1 if len(pictures) == 1 else 2)
         with runner:
             startup = started.ms
             clock = console.Stopwatch()

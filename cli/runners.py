@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 RUNNERS = ("auto", "tensorrt", "onnxruntime", "pytorch")
 
 
-def open_runner(args: argparse.Namespace, recipe: Recipe | None, update: Update) -> tuple[ImageRunner, str]:
-    """An image runner and what it is, in words. `args.engine` wins over `args.runner`.
+def open_runner(
+    args: argparse.Namespace, recipe: Recipe | None, update: Update, lanes: int = 2
+) -> tuple[ImageRunner, str]:
+    """An image runner and what it is, in words. `args.engine` wins over `args.runner`; an engine gets so many lanes.
 
     Raises InputError where what was asked for cannot run here.
     """
     if args.engine:
-        return _engine(Path(args.engine), recipe, update)
+        return _engine(Path(args.engine), recipe, update, lanes)
     if recipe is None:
         raise InputError("give --model FOLDER or --engine FILE.engine")
     runner = args.runner
@@ -37,7 +39,7 @@ def open_runner(args: argparse.Namespace, recipe: Recipe | None, update: Update)
     if runner == "pytorch":
         return ImageRunner(ReferenceRunner(recipe)), "PyTorch FP32"
     if runner == "tensorrt":
-        return _engine(compose.built(args, recipe, update).path, recipe, update)
+        return _engine(compose.built(args, recipe, update).path, recipe, update, lanes)
     from engines.proxy import runnable
     from runtime.onnxruntime_runner import OnnxRuntimeRunner
 
@@ -58,7 +60,7 @@ def _tensorrt_runs(flavor: str) -> bool:
     return bool(find_gpus()) and any(each.can_run for each in find_flavors() if flavor in ("auto", each.name))
 
 
-def _engine(path: Path, recipe: Recipe | None, update: Update) -> tuple[ImageRunner, str]:
+def _engine(path: Path, recipe: Recipe | None, update: Update, lanes: int) -> tuple[ImageRunner, str]:
     """The engine, once its gate has been run; a gate still pending is settled by this first load."""
     from runtime.engine_file import engine_manifest
     from runtime.tensorrt_runner import TensorRTRunner
@@ -67,7 +69,7 @@ def _engine(path: Path, recipe: Recipe | None, update: Update) -> tuple[ImageRun
     manifest = engine_manifest(path)
     if manifest.gate.state == "pending":
         settle_gate(path, recipe, update)
-    runner = ImageRunner.from_runner(TensorRTRunner(path))
+    runner = ImageRunner.from_runner(TensorRTRunner(path, lanes=lanes))
     key = manifest.key
     return runner, f"{key.flavor} {key.flavor_version} {key.precision}, {key.attention} attention"
 
