@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+
+import pytest
 
 from bench.run_stream import main
+from runtime.gpu import find_gpus, no_gpu_reason
 
 
 def test_a_small_run(tmp_path, capsys):
@@ -17,3 +21,19 @@ def test_a_small_run(tmp_path, capsys):
     assert set(result["seconds_alone"]) == {"decode", "run", "encode"}
     assert result["seconds_alone"]["run"] >= 6 * 0.002
     assert 0 < result["seconds_together"] < 30 and result["machine"]["python"]
+
+
+@pytest.mark.gpu
+def test_a_real_engine_under_a_stream(tmp_path, capsys):
+    if not find_gpus():
+        pytest.skip(no_gpu_reason())
+    engine = os.environ.get("CAT2DOG_TEST_ENGINE")
+    if not engine:
+        pytest.skip("CAT2DOG_TEST_ENGINE names no engine")
+    path = tmp_path / "results.json"
+    assert main(["--pictures", "300", "--engine", engine, "--output", str(path)]) == 0
+    result = json.loads(path.read_text())
+    with capsys.disabled():
+        print(f"\n{result['seconds_alone']} s alone, {result['seconds_together']} s together,", end=" ")
+        print(f"{result['pictures_a_second']} pictures a second with {result['workers']} workers", end=" ")
+    assert result["seconds_together"] < result["seconds_in_turn"]
