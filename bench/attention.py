@@ -127,7 +127,7 @@ def _ours(torch: Any, plan: Any, packed: list[Any], batch: int, loaded: list[Loa
         kernel.prepare([x.data_ptr(), *(t.data_ptr() for t in extra)], [output.data_ptr()], workspace.data_ptr(), names)
         for x in packed
     ]
-    keep = (extra, workspace)
+    keep = (extra, workspace, output)
 
     def launch(turn: int) -> Any:
         prepared[turn % _SETS].launch(torch.cuda.current_stream().cuda_stream)
