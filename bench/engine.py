@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.machine import machine
 from runtime import cuda, plugins
-from runtime.engine_file import read_engine
+from runtime.engine_file import engine_manifest, open_engine
 from runtime.errors import ToolchainError
 from runtime.files import write_text
 from runtime.flavors import Flavor, load_flavor
@@ -65,17 +65,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(path: Path, repeats: int, batch: int | None, profile: bool) -> dict[str, Any]:
     """Latency of one engine, and what its manifest says of it."""
     gpu = find_gpus()[0]
-    from runtime.engine_file import engine_manifest
-
     key = engine_manifest(path).key
     trt = load_flavor(key.flavor)
-    manifest, plan = read_engine(path, Flavor(key.flavor, str(trt.__version__), sys.executable, True, True), gpu)
+    flavor = Flavor(key.flavor, str(trt.__version__), sys.executable, can_build=True, can_run=True)
     logger = trt.Logger(trt.Logger.ERROR)
     trt.init_libnvinfer_plugins(logger, "")
-    if plugins.needs_plugin(manifest):
-        plugins.load_plugin(plugins.find_plugin(key.flavor_version))
-    cuda.set_device(gpu.index)
-    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
+    with open_engine(path, flavor, gpu) as (manifest, plan):
+        if plugins.needs_plugin(manifest):
+            plugins.load_plugin(plugins.find_plugin(key.flavor_version))
+        cuda.set_device(gpu.index)
+        runtime = trt.Runtime(logger)
+        engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise ToolchainError(f"TensorRT cannot load {path}")
     with contextlib.ExitStack() as stack:
@@ -116,6 +116,7 @@ def _said(manifest: Manifest) -> dict[str, Any]:
         "bytes": manifest.size,
         "build_seconds": build.seconds,
         "options": dict(key.options),
+        "notes": list(build.notes),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 from cli import compose, console, options
@@ -65,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         state = "built" if built.fresh else "up to date"
         print(f"{built.path}: {state}, {facts['size'] / 1e6:.1f} MB, {facts['gate_line']}, {facts['seconds']} s")
+        for note in built.manifest.build.notes:
+            print(f"note: {note}", file=sys.stderr)
     return 0
 
 
@@ -86,6 +89,7 @@ def describe(built: Built, seconds: float) -> dict[str, Any]:
         "gate_line": gate_line(built),
         "build_seconds": manifest.build.seconds,
         "peak_memory_bytes": manifest.build.peak_memory_bytes,
+        "notes": manifest.build.notes,
         "seconds": round(seconds, 2),
     }
 

@@ -314,6 +314,7 @@ def _manifest(
             date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             command=request.command,
             versions={**answer["versions"], "onnx": version("onnx"), "onnxruntime": version("onnxruntime")},
+            notes=tuple(answer["notes"]),
         ),
         tensors=tuple(EngineTensor(t["name"], t["mode"], t["dtype"], tuple(t["shape"])) for t in answer["tensors"]),
         attention=tuple(_choice(node) for node in lowered.nodes),

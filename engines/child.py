@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.answer import serve
-from engines.configure import configure, create_network
+from engines.configure import configure, create_network, precision_holds
 from runtime.errors import ToolchainError
 from runtime.files import write_bytes
 from runtime.flavors import load_flavor
@@ -28,18 +28,22 @@ def build_plan(request: Mapping[str, Any], progress: Any) -> dict[str, Any]:
     for plugin in request.get("plugins", []):
         load_plugin(plugin)
     began = time.perf_counter()
-    progress(phase="parsing", step=0, steps=0)
-    builder = trt.Builder(log)
-    network = create_network(trt, builder)
-    parser = trt.OnnxParser(network, log)
-    # From the path: given bytes, the parser would not find the external data.
-    if not parser.parse_from_file(request["onnx"]):
-        raise ToolchainError(f"TensorRT cannot read {request['onnx']}: {_parser_errors(parser, log)}")
-    config = configure(trt, builder, network, request, _monitor(trt, progress))
-    progress(phase="building", step=0, steps=0)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise ToolchainError(f"TensorRT {trt.__version__} built no engine: {log.explanation()}")
+    notes: list[str] = []
+    holds = precision_holds(trt, request)
+    for hold in holds:
+        # The parser owns weights that the network points to.
+        builder, network, _parser, config = _prepared(trt, request, log, progress, hold)
+        progress(phase="building" if hold == holds[0] else f"building, layers held to {hold}", step=0, steps=0)
+        plan = builder.build_serialized_network(network, config)
+        if plan is not None:
+            break
+        if hold == holds[-1]:
+            raise ToolchainError(f"TensorRT {trt.__version__} built no engine: {log.explanation()}")
+        notes.append(
+            f"TensorRT {trt.__version__} has no implementation in the precisions of the graph "
+            f"({log.explanation()[:200]}): every layer is held to FP32, which is slower"
+        )
+        log.errors.clear()
     _write(request["plan"], plan)
     if request["timing_cache"]:
         _write(request["timing_cache"], config.get_timing_cache().serialize())
@@ -49,7 +53,20 @@ def build_plan(request: Mapping[str, Any], progress: Any) -> dict[str, Any]:
         "tensors": _tensors(trt, network),
         "versions": {request["flavor"]: str(trt.__version__), "python": sys.version.split()[0]},
         "warnings": log.warnings[:20],
+        "notes": notes,
     }
+
+
+def _prepared(trt: Any, request: Mapping[str, Any], log: Any, progress: Any, hold: str) -> tuple[Any, ...]:
+    """Builder, parsed network, its parser, and configuration."""
+    progress(phase="parsing", step=0, steps=0)
+    builder = trt.Builder(log)
+    network = create_network(trt, builder)
+    parser = trt.OnnxParser(network, log)
+    # From the path: given bytes, the parser would not find the external data.
+    if not parser.parse_from_file(request["onnx"]):
+        raise ToolchainError(f"TensorRT cannot read {request['onnx']}: {_parser_errors(parser, log)}")
+    return builder, network, parser, configure(trt, builder, network, request, _monitor(trt, progress), hold)
 
 
 def _write(path: str, memory: Any) -> None:

@@ -27,8 +27,13 @@ def create_network(trt: Any, builder: Any) -> Any:
     return builder.create_network(0 if strong is None else 1 << int(strong))
 
 
-def configure(trt: Any, builder: Any, network: Any, request: Mapping[str, Any], monitor: Any) -> Any:
-    """A builder configuration for `request`. Raises InputError for what the flavor cannot do."""
+def configure(
+    trt: Any, builder: Any, network: Any, request: Mapping[str, Any], monitor: Any, hold: str = "graph"
+) -> Any:
+    """A builder configuration for `request`; `hold` is one of `precision_holds`.
+
+    Raises InputError for what the flavor cannot do.
+    """
     config = builder.create_builder_config()
     options = request["options"]
     if options.get("workspace_mib") is not None:
@@ -40,15 +45,25 @@ def configure(trt: Any, builder: Any, network: Any, request: Mapping[str, Any], 
     if monitor is not None and hasattr(config, "progress_monitor"):
         config.progress_monitor = monitor
     if major(trt) < 10:
-        _precision_flags(trt, network, config, request)
+        _precision_flags(trt, network, config, request, hold)
     _profile(trt, builder, network, config, request["profile"])
     _targets(trt, config, request["targets"])
     _timing_cache(config, request["timing_cache"])
     return config
 
 
-def _precision_flags(trt: Any, network: Any, config: Any, request: Mapping[str, Any]) -> None:
-    """TensorRT 8.6 knows precisions as wishes: allow FP16, then hold each layer to the type the graph gives it."""
+def precision_holds(trt: Any, request: Mapping[str, Any]) -> tuple[str, ...]:
+    """How layers are held to their precisions, in the order to try: values of `hold` of `configure`.
+
+    Only TensorRT 8.6 in FP16 has a choice. `graph`: each layer that computes is held to its type in the graph. Where
+    8.6 finds no implementation of that (seen on an H200 around layer norms and shuffles that were held, too), `fp32`
+    holds every layer to FP32, which it did build there: right, and slow.
+    """
+    return ("graph", "fp32") if major(trt) < 10 and request["precision"] == "fp16" else ("graph",)
+
+
+def _precision_flags(trt: Any, network: Any, config: Any, request: Mapping[str, Any], hold: str) -> None:
+    """TensorRT 8.6 knows precisions as wishes: allow FP16, then hold layers to the types that `hold` says."""
     if request["precision"] == "bf16":
         raise InputError(f"TensorRT {trt.__version__} has no BF16: use --precision fp16, or TensorRT 10 or newer")
     # cuBLAS and cuDNN are not in the wheel; asked for, they fail to load.
@@ -60,14 +75,14 @@ def _precision_flags(trt: Any, network: Any, config: Any, request: Mapping[str, 
     config.set_flag(trt.BuilderFlag.FP16)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     names = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF}
-    # A plugin says itself which types it takes: held to one, 8.6 finds no format for kernels with FP32 gains or tables.
-    kinds = ("CONSTANT", "SHAPE", "CAST", "IDENTITY", "PLUGIN_V2")
-    untyped = tuple(getattr(trt.LayerType, kind) for kind in kinds)
+    untyped = _left_untyped(trt, hold)
     known: dict[str, Any] = {}  # tensor name to type, as far as the graph's own names tell
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         named = names.get(request["layer_types"].get(layer.name, ""))
         dtype = named if named is not None else _type_of_inputs(layer, known)
+        if hold == "fp32":
+            dtype = trt.DataType.FLOAT
         outputs = [layer.get_output(output) for output in range(layer.num_outputs)]
         # The network's own type says FP32 of everything that is not whole numbers.
         if dtype is None or not outputs or outputs[0].dtype not in names.values():
@@ -79,6 +94,18 @@ def _precision_flags(trt: Any, network: Any, config: Any, request: Mapping[str, 
         for output, tensor in enumerate(outputs):
             if tensor.dtype in names.values():
                 layer.set_output_type(output, dtype)
+
+
+def _left_untyped(trt: Any, hold: str) -> tuple[Any, ...]:
+    """Kinds of layers that are held to nothing.
+
+    A plugin says itself which types it takes: held to one, 8.6 finds no format for kernels with FP32 gains or tables.
+    Layers that only move data take the type of what they move. A norm computes in FP32 by an attribute of its own.
+    """
+    kinds = ["CONSTANT", "SHAPE", "CAST", "IDENTITY", "PLUGIN_V2"]
+    if hold == "graph":
+        kinds += ["SHUFFLE", "SLICE", "CONCATENATION", "GATHER", "NORMALIZATION"]
+    return tuple(getattr(trt.LayerType, kind) for kind in kinds)
 
 
 def _type_of_inputs(layer: Any, known: Mapping[str, Any]) -> Any:

@@ -86,13 +86,17 @@ class Gate:
 
 @dataclass(frozen=True)
 class Build:
-    """How the plan came to be: seconds, peak memory in bytes, ISO date, the command that rebuilds it, versions used."""
+    """How the plan came to be: seconds, peak memory in bytes, ISO date, the command that rebuilds it, versions used.
+
+    `notes` are what the user should know of it: where the builder could not do what it was asked to.
+    """
 
     seconds: float
     peak_memory_bytes: int
     date: str
     command: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -270,6 +274,7 @@ def _build(value: object, where: str) -> Build:
         date=fields.take("date", _text),
         command=fields.take("command", _text),
         versions=fields.take("versions", _mapping(_text)),
+        notes=fields.take("notes", _list(_text)),
     )
     fields.done()
     return build

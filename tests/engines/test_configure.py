@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from engines.configure import configure, create_network, major
+from engines.configure import configure, create_network, major, precision_holds
 from runtime.errors import InputError
 
 DataType = IntEnum("DataType", "FLOAT HALF INT32 UINT8", start=0)
-LayerType = IntEnum("LayerType", "CONSTANT SHAPE CAST IDENTITY PLUGIN_V2 MATRIX_MULTIPLY SOFTMAX GATHER", start=0)
+_MOVING = "CONSTANT SHAPE CAST IDENTITY SHUFFLE SLICE CONCATENATION GATHER"
+LayerType = IntEnum("LayerType", f"{_MOVING} NORMALIZATION PLUGIN_V2 MATRIX_MULTIPLY SOFTMAX TOPK", start=0)
 BuilderFlag = IntEnum("BuilderFlag", "FP16 OBEY_PRECISION_CONSTRAINTS TF32", start=0)
 
 
@@ -134,30 +135,52 @@ def test_networks_are_typed_as_the_version_can(version, style, number, flags):
     assert create_network(trt, builder) == flags
 
 
-def test_8_6_holds_each_layer_to_the_type_of_the_graph():
-    trt, builder = fake("8.6.0")
+def layers_of_8_6():
     wide, whole = DataType.FLOAT, DataType.INT32
     product = Layer(LayerType.MATRIX_MULTIPLY, wide, name="up/MatMul")
-    shuffle = Layer(LayerType.GATHER, wide, name="(Unnamed Layer* 3) [Shuffle]", inputs=[None, product.outputs[0]])
+    shuffle = Layer(LayerType.SHUFFLE, wide, name="(Unnamed Layer* 3) [Shuffle]", inputs=[None, product.outputs[0]])
     cast = Layer(LayerType.CAST, wide, name="Cast_fp32", inputs=[shuffle.outputs[0]])
-    norm = Layer(LayerType.SOFTMAX, wide, name="(Unnamed Layer* 5) [Normalization]", inputs=[cast.outputs[0]])
-    mixed = Layer(LayerType.GATHER, wide, whole, name="topk")
+    norm = Layer(LayerType.NORMALIZATION, wide, name="(Unnamed Layer* 5)", inputs=[cast.outputs[0]])
+    helper = Layer(LayerType.SOFTMAX, wide, name="(Unnamed Layer* 6)", inputs=[norm.outputs[0]])
+    mixed = Layer(LayerType.TOPK, wide, whole, name="topk")
     left = [
-        cast,
         Layer(LayerType.CONSTANT, wide, name="up/MatMul"),
         Layer(LayerType.PLUGIN_V2, wide, name="Attention"),
-        Layer(LayerType.GATHER, whole, name="topk"),
-        Layer(LayerType.GATHER, wide, name="(Unnamed Layer* 9) [Shuffle]", inputs=[SimpleNamespace(name="constant")]),
-        Layer(LayerType.GATHER, name="topk"),
+        Layer(LayerType.TOPK, whole, name="topk"),
+        Layer(LayerType.SOFTMAX, name="topk"),
+        cast,
     ]
+    unknown = Layer(LayerType.SOFTMAX, wide, name="(Unnamed Layer* 9)", inputs=[SimpleNamespace(name="constant")])
     types = {"up/MatMul": "fp16", "Cast_fp32": "fp32", "topk": "fp16", "Attention": "fp16"}
-    layers = [product, shuffle, cast, norm, mixed, *left[1:]]
+    return [product, shuffle, cast, norm, helper, mixed, unknown, *left[:4]], types, left
+
+
+def test_8_6_holds_each_layer_that_computes_to_the_type_of_the_graph():
+    layers, types, left = layers_of_8_6()
+    product, shuffle, _, norm, helper, mixed, unknown, *_ = layers
+    trt, builder = fake("8.6.0")
+    assert precision_holds(trt, request()) == ("graph", "fp32")
     config = configure(trt, builder, network(layers), {**request(), "layer_types": types}, None)
     assert config.flags >= {BuilderFlag.FP16, BuilderFlag.OBEY_PRECISION_CONSTRAINTS}
     assert config.sources == 1 << 4 | 1 << 3
-    for layer, dtype in ((product, DataType.HALF), (shuffle, DataType.HALF), (norm, wide), (mixed, DataType.HALF)):
+    # The helper has no name of the graph's: it takes the type of what it is given, past what is not held itself.
+    for layer, dtype in ((product, DataType.HALF), (helper, DataType.FLOAT), (mixed, DataType.HALF)):
         assert (layer.precision, layer.output_types) == (dtype, {0: dtype})
-    assert not any(hasattr(layer, "precision") or layer.output_types for layer in left)
+    assert not any(hasattr(layer, "precision") or layer.output_types for layer in (*left, shuffle, norm, unknown))
+
+
+def test_8_6_can_hold_every_layer_to_fp32():
+    layers, types, left = layers_of_8_6()
+    trt, builder = fake("8.6.0")
+    configure(trt, builder, network(layers), {**request(), "layer_types": types}, None, hold="fp32")
+    for layer in layers:
+        held = {} if any(layer is each for each in left) else {0: DataType.FLOAT}
+        assert layer.output_types == held
+
+
+@pytest.mark.parametrize(("version", "precision"), [("8.6.0", "fp32"), ("10.3.0", "fp16"), ("11.1.0", "bf16")])
+def test_others_have_one_way_to_hold_precisions(version, precision):
+    assert precision_holds(fake(version)[0], request(precision)) == ("graph",)
 
 
 def test_8_6_lets_contexts_share_a_profile():

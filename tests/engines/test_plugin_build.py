@@ -41,7 +41,7 @@ def house(monkeypatch):
     def run_child(python, module, request, progress, verbose=False):
         requests.append(request)
         Path(request["plan"]).write_bytes(b"a plan")
-        return {"seconds": 1.0, "peak_memory_bytes": 1, "tensors": [], "versions": {"tensorrt": "8.6.0"}}
+        return {"seconds": 1.0, "peak_memory_bytes": 1, "tensors": [], "versions": {"tensorrt": "8.6.0"}, "notes": []}
 
     def run_gate(path, validation, flavor, progress, verbose=False):
         manifest = read_manifest(path)
