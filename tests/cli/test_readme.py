@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -56,7 +57,8 @@ def test_the_long_ones_are_well_formed(words):
         done = subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     elif "--list" not in words:
-        assert parse(words[1:]).model.parts[0] == "models"
+        model = parse(words[1:]).model
+        assert Path(model[0] if isinstance(model, list) else model).parts[0] == "models"
 
 
 @pytest.mark.parametrize("target", ["run", "test", "engines", "test-all", "test-gpu"])

@@ -1,0 +1,48 @@
+"""The tables in the READMEs are those that the results make."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from bench import attention_ladder, attention_table, engine_table
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "bench/results"
+
+
+def shown(path: str, name: str) -> str:
+    text = (ROOT / path).read_text("utf-8")
+    (found,) = re.findall(rf"<!-- {name} -->\n(.*?)\n<!-- end of \w+ -->", text, re.DOTALL)
+    return found
+
+
+def test_attention_beside_its_peers():
+    files = [RESULTS / f"attention/attention_{precision}.json" for precision in ("fp16", "bf16")]
+    assert shown("engines/kernels/README.md", "attention table") == attention_table.table(files)
+
+
+def test_the_sentence_about_speed():
+    gains: dict[int, list[float]] = {}
+    for precision in ("fp16", "bf16"):
+        for row in json.loads((RESULTS / f"attention/attention_{precision}.json").read_text("utf-8"))["rows"]:
+            if row["batch"] == 1:
+                ours = (attention_table.OURS, attention_table.TURNED)
+                best = min(us for name, us in row["us"].items() if name not in ours)
+                gains.setdefault(row["tokens"], []).append(100 * (best / row["us"][attention_table.OURS] - 1))
+    said = (
+        f"at 4096 tokens {min(gains[4096]):.0f} to {max(gains[4096]):.0f} % faster than cuDNN, at 1024 at least "
+        f"{int(min(gains[1024]))} % and at 256 at least {int(min(gains[256]))} % faster than the best peer"
+    )
+    assert said in " ".join((ROOT / "README.md").read_text("utf-8").split())
+
+
+def test_what_each_step_of_the_kernels_brought():
+    made = attention_ladder.table(RESULTS / "attention/tuning_wide_plain.json")
+    assert shown("engines/kernels/README.md", "attention ladder") == made
+
+
+def test_engines_on_an_h200():
+    files = [RESULTS / f"engines/{name}_h200.json" for name in ("blocks", "500m")]
+    assert shown("README.md", "engine table") == engine_table.table(files)
