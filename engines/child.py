@@ -20,6 +20,14 @@ from runtime.flavors import load_flavor
 from runtime.plugins import load_plugin
 
 
+# Ends of "no implementation ..." and "built ...", by how layers are held to precisions (`precision_holds`).
+_HELD = {
+    "graph": "in the precisions of the graph",
+    "free": "in precisions of its own choice, islands of the policy or not",
+    "fp32": "with every layer in FP32, which is slower",
+}
+
+
 def build_plan(request: Mapping[str, Any], progress: Any) -> dict[str, Any]:
     """Parse the lowered ONNX, build, and write the plan to `request["plan"]`; returns what the manifest needs."""
     trt = load_flavor(request["flavor"])
@@ -40,8 +48,8 @@ def build_plan(request: Mapping[str, Any], progress: Any) -> dict[str, Any]:
         if hold == holds[-1]:
             raise ToolchainError(f"TensorRT {trt.__version__} built no engine: {log.explanation()}")
         notes.append(
-            f"TensorRT {trt.__version__} has no implementation in the precisions of the graph "
-            f"({log.explanation()[:200]}): every layer is held to FP32, which is slower"
+            f"TensorRT {trt.__version__} has no implementation {_HELD[hold]} ({log.explanation()[:200]}); "
+            f"built {_HELD[holds[holds.index(hold) + 1]]}"
         )
         log.errors.clear()
     _write(request["plan"], plan)

@@ -56,10 +56,11 @@ def precision_holds(trt: Any, request: Mapping[str, Any]) -> tuple[str, ...]:
     """How layers are held to their precisions, in the order to try: values of `hold` of `configure`.
 
     Only TensorRT 8.6 in FP16 has a choice. `graph`: each layer that computes is held to its type in the graph. Where
-    8.6 finds no implementation of that (seen on an H200 around layer norms and shuffles that were held, too), `fp32`
-    holds every layer to FP32, which it did build there: right, and slow.
+    8.6 finds no implementation of that (seen on an H200 around layer norms and shuffles that were held, too), `free`
+    lets it choose FP16 or FP32 for every layer, islands of the policy or not, and the gate judges what comes of it; and
+    `fp32` holds every layer to FP32, which it did build there: right, and slow.
     """
-    return ("graph", "fp32") if major(trt) < 10 and request["precision"] == "fp16" else ("graph",)
+    return ("graph", "free", "fp32") if major(trt) < 10 and request["precision"] == "fp16" else ("graph",)
 
 
 def _precision_flags(trt: Any, network: Any, config: Any, request: Mapping[str, Any], hold: str) -> None:
@@ -73,6 +74,8 @@ def _precision_flags(trt: Any, network: Any, config: Any, request: Mapping[str, 
         config.clear_flag(trt.BuilderFlag.TF32)
         return
     config.set_flag(trt.BuilderFlag.FP16)
+    if hold == "free":
+        return
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     names = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF}
     untyped = _left_untyped(trt, hold)

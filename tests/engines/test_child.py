@@ -59,13 +59,18 @@ def test_what_the_graph_says_is_tried_first(build):
     assert (answer["notes"], plan, phases) == ([], b"plan", ["parsing", "building"])
 
 
-def test_where_8_6_refuses_it_every_layer_is_fp32_and_the_manifest_says_so(build):
-    answer, plan, phases = build("fp32")
-    assert plan == b"plan" and phases[-1] == "building, layers held to fp32"
+def test_where_8_6_refuses_it_another_way_is_taken_and_the_manifest_says_so(build):
+    answer, plan, phases = build("free", "fp32")
+    assert plan == b"plan" and phases[-1] == "building, layers held to free"
     assert answer["notes"] == [
         "TensorRT 8.6.0 has no implementation in the precisions of the graph (could not find any implementation, held "
-        "to graph): every layer is held to FP32, which is slower"
+        "to graph); built in precisions of its own choice, islands of the policy or not"
     ]
+    answer, _, _ = build("fp32")
+    assert answer["notes"][1] == (
+        "TensorRT 8.6.0 has no implementation in precisions of its own choice, islands of the policy or not (could not "
+        "find any implementation, held to free); built with every layer in FP32, which is slower"
+    )
 
 
 def test_where_nothing_can_be_built_the_last_reason_is_given(build):

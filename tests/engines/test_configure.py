@@ -159,7 +159,7 @@ def test_8_6_holds_each_layer_that_computes_to_the_type_of_the_graph():
     layers, types, left = layers_of_8_6()
     product, shuffle, _, norm, helper, mixed, unknown, *_ = layers
     trt, builder = fake("8.6.0")
-    assert precision_holds(trt, request()) == ("graph", "fp32")
+    assert precision_holds(trt, request()) == ("graph", "free", "fp32")
     config = configure(trt, builder, network(layers), {**request(), "layer_types": types}, None)
     assert config.flags >= {BuilderFlag.FP16, BuilderFlag.OBEY_PRECISION_CONSTRAINTS}
     assert config.sources == 1 << 4 | 1 << 3
@@ -167,6 +167,14 @@ def test_8_6_holds_each_layer_that_computes_to_the_type_of_the_graph():
     for layer, dtype in ((product, DataType.HALF), (helper, DataType.FLOAT), (mixed, DataType.HALF)):
         assert (layer.precision, layer.output_types) == (dtype, {0: dtype})
     assert not any(hasattr(layer, "precision") or layer.output_types for layer in (*left, shuffle, norm, unknown))
+
+
+def test_8_6_can_be_left_to_choose():
+    layers, types, _ = layers_of_8_6()
+    given = {**request(), "layer_types": types}
+    config = configure(*fake("8.6.0"), network(layers), given, None, hold="free")
+    assert BuilderFlag.FP16 in config.flags and BuilderFlag.OBEY_PRECISION_CONSTRAINTS not in config.flags
+    assert not any(hasattr(layer, "precision") or layer.output_types for layer in layers)
 
 
 def test_8_6_can_hold_every_layer_to_fp32():
