@@ -19,8 +19,7 @@ from runtime.files import write_bytes
 from runtime.flavors import load_flavor
 from runtime.plugins import load_plugin
 
-
-# Ends of "no implementation ..." and "built ...", by how layers are held to precisions (`precision_holds`).
+# Ends of "has no implementation ..." and "built ...", by how layers are held to precisions (`precision_holds`).
 _HELD = {
     "graph": "in the precisions of the graph",
     "free": "in precisions of its own choice, islands of the policy or not",
@@ -47,11 +46,10 @@ def build_plan(request: Mapping[str, Any], progress: Any) -> dict[str, Any]:
             break
         if hold == holds[-1]:
             raise ToolchainError(f"TensorRT {trt.__version__} built no engine: {log.explanation()}")
-        notes.append(
-            f"TensorRT {trt.__version__} has no implementation {_HELD[hold]} ({log.explanation()[:200]}); "
-            f"built {_HELD[holds[holds.index(hold) + 1]]}"
-        )
+        notes.append(f"TensorRT {trt.__version__} has no implementation {_HELD[hold]} ({log.explanation()[:200]})")
         log.errors.clear()
+    if notes:
+        notes.append(f"built {_HELD[hold]}")
     _write(request["plan"], plan)
     if request["timing_cache"]:
         _write(request["timing_cache"], config.get_timing_cache().serialize())
