@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 from pathlib import Path
@@ -29,6 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         default=[],
         help="checkpoint folders, or names of checkpoints that need not be here (default: every named one)",
+    )
+    parser.add_argument(
+        "--onnx",
+        nargs="+",
+        type=options.some_path,
+        metavar="FILE",
+        default=[],
+        help="exported ONNX files: every attention in them that fused kernels cover, in the precision of the file",
     )
     parser.add_argument(
         "--precision", nargs="+", choices=("fp16", "bf16"), default=["fp16", "bf16"], help="default: both"
@@ -121,8 +130,8 @@ def _keys(args: argparse.Namespace) -> list[ProblemKey]:
         batches = []
     if not batches or not all(1 <= batch <= 1 << 16 for batch in batches):
         raise InputError(f"batch '{args.batch}' is not a list of sizes such as 1,4,8")
-    keys: dict[ProblemKey, None] = {}
-    for name in args.model or sorted(NAMED):
+    keys = dict.fromkeys(key for path in args.onnx for key in _keys_of(path, batches))
+    for name in args.model or ([] if args.onnx else sorted(NAMED)):
         folder = Path(name)
         config = load_config(folder) if (folder / "config.json").exists() else lookup(folder.name)
         for precision in args.precision:
@@ -133,6 +142,23 @@ def _keys(args: argparse.Namespace) -> list[ProblemKey]:
                 )  # fmt: skip
                 keys[key] = None
     return list(keys)
+
+
+def _keys_of(path: Path, batches: list[int]) -> list[ProblemKey]:
+    from engines.fused_problems import attention_problems
+    from engines.kernels.problem import Unsupported
+    from engines.kernels.tables import ProblemKey
+    from engines.kernels.variants import check_problem
+
+    keys = []
+    for batch in batches:
+        for problem in attention_problems(path, batch):
+            with contextlib.suppress(Unsupported):
+                check_problem(problem)
+                keys.append(ProblemKey.of(problem))
+    if not keys:
+        raise InputError(f"{path} has no attention that fused kernels cover")
+    return keys
 
 
 def _compile(args: argparse.Namespace, keys: list[ProblemKey]) -> int:
@@ -158,6 +184,7 @@ def _about(args: argparse.Namespace, gpu: str, capability: str, multiprocessors:
 
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     words = ["cat2dog", "tune", *(["--model", *args.model] if args.model else [])]
+    words += ["--onnx", *map(str, args.onnx)] if args.onnx else []
     words += ["--precision", *args.precision, "--batch", args.batch, *(["--plain"] if args.plain else [])]
     return Table(gpu, capability, multiprocessors, driver, compiler_versions(), date, " ".join(words))
 

@@ -129,3 +129,18 @@ def test_a_table_of_another_gpu_is_not_added_to(gpu, capsys):
         "error: table.json was measured on NVIDIA H200, this is NVIDIA H100: give another --output\n"
     )
     assert (gpu.folder / "table.json").read_text() == text
+
+
+def test_an_onnx_file_that_is_none(shop):
+    (shop.folder / "notes.onnx").write_text("not a graph")
+    done = shop.cat2dog("tune", "--compile-only", "--onnx", "notes.onnx")
+    assert done.returncode == 2 and "notes.onnx is not an ONNX file" in done.stderr
+
+
+def test_an_onnx_file_is_asked_for_its_attention(shop, exported):
+    from cli.main import parse
+    from cli.tune_command import _keys
+
+    (key,) = _keys(parse(["tune", "--onnx", str(exported), "--batch", "2"]))
+    assert (key.precision, key.heads, key.head_size, key.queries, key.batch) == ("fp16", 6, 32, 256, 2)
+    assert (key.layout, key.qk_norm, key.rope) == ("packed", True, True)
