@@ -30,6 +30,12 @@ def test_what_is_written_is_shared_as_the_umask_says(tmp_path):
     assert (tmp_path / "plan").stat().st_mode & 0o777 == 0o640
 
 
+def test_writing_leaves_the_umask_of_the_process_alone(tmp_path, monkeypatch):
+    """Threads that read it by changing it would leave it at 0 for each other."""
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask was changed"))
+    write_bytes(tmp_path / "plan", b"x")
+
+
 def test_hash_of_a_file_is_that_of_its_text(tmp_path):
     write_text(tmp_path / "a", "dög" * 3_000_000)
     assert sha256_file(tmp_path / "a") == sha256_text("dög" * 3_000_000)
