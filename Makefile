@@ -24,7 +24,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run engines plugin test test-all test-gpu lint train-demo clean
+.PHONY: help run engines plugin accuracy test test-all test-gpu lint train-demo clean
 
 help: ## what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 --index-url $(TORCH_INDEX))
 	@$(PIP) --editable '.[torch,rtx,gpu,kernels]'
+	@touch $@
+
+$(VENV)/.ready-accuracy: $(VENV)/.ready
+	@echo "environment: installing what comparing networks needs ..."
+	@$(PIP) --editable '.[torch,rtx,gpu,kernels,accuracy]'
 	@touch $@
 
 $(VENV)/.ready-train: $(VENV)/.ready
@@ -72,6 +77,9 @@ engines: $(VENV)/.ready ## engines of MODELS in PRECISIONS, built once per GPU
 
 plugin: ## the C++ library that launches fused kernels inside an engine
 	@$(PYTHON) -m engines.plugin.build $(foreach folder,$(HEADERS),--headers $(folder))
+
+accuracy: $(VENV)/.ready-accuracy ## MODEL against PyTorch, and the first block that diverges
+	@$(BIN)/cat2dog accuracy --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION) --flavor $(FLAVOR)
 
 test: $(VENV)/.ready-test ## what CI runs: no GPU, real TensorRT-RTX builds, ONNX Runtime
 	@$(MAKE) --no-print-directory lint

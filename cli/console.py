@@ -68,7 +68,12 @@ def text(cell: Any) -> str:
 
 def print_json(value: Any) -> None:
     """Print JSON on stdout; infinite scores as the text "inf"."""
-    print(json.dumps(_plain(value), indent=2))
+    print(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """As `print_json` prints it."""
+    return json.dumps(_plain(value), indent=2)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,54 @@
+"""What a recipe is judged as: the neutral ONNX, its lowered form, and an engine where one runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from engines.batch import BatchProfile
+from engines.build import choose_flavor, target_gpu
+from engines.form import choose_form, fallback_form, planner_for
+from engines.lowering import lower
+from engines.proxy import runnable
+from runtime.errors import InputError
+
+_ONE = BatchProfile(1, 1, 1)
+
+
+def form_for(attention: str, flavor: str, precision: str) -> tuple[str, str]:
+    """The attention form that engines take here, and why if that is not what decides.
+
+    Without a TensorRT that builds, `auto` is `decomposed`. Raises InputError for a form that is not to be had.
+    """
+    try:
+        chosen = choose_flavor(flavor)
+    except InputError as error:
+        if attention == "plugin" or flavor != "auto":
+            raise
+        form = "decomposed" if attention == "auto" else attention
+        return form, f"attention is lowered to {form}: {error}"
+    return choose_form(attention, chosen, precision, target_gpu(chosen, ())), ""
+
+
+def lowered(neutral: Path, form: str, flavor: str = "auto") -> Path:
+    """The graph that an engine of batch 1 would be built from."""
+    planner, fallback = None, "decomposed"
+    if form == "plugin":
+        chosen = choose_flavor(flavor)
+        gpu = target_gpu(chosen, ())
+        assert gpu is not None  # choose_form gives `plugin` only where there is one
+        planner, fallback = planner_for(gpu.compute_capability, gpu.name), fallback_form(chosen)
+    return lower(neutral, form, _ONE, planner, fallback).path
+
+
+def lowered_reference(neutral_fp32: Path, form: str) -> Path:
+    """The FP32 graph with as many values in common with a graph lowered to `form` as can be."""
+    return lower(neutral_fp32, "native" if form == "native" else "decomposed", _ONE).path
+
+
+@contextlib.contextmanager
+def runnable_here(graphs: dict[str, Path]) -> Iterator[dict[str, Path]]:
+    """Each graph as ONNX Runtime's CPU runs it; copies that had to be made are removed at the end."""
+    with contextlib.ExitStack() as stack:
+        yield {name: stack.enter_context(runnable(path)) for name, path in graphs.items()}
