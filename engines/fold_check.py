@@ -17,8 +17,8 @@ import numpy as np
 import onnx_ir as ir
 
 from engines.bf16 import compute_wide
-from engines.fused_body import PRECISIONS, calling, heads_body, input_names, output_body
-from engines.fused_node import main_inputs
+from engines.fused_body import calling, heads_body, input_names, output_body
+from engines.fused_node import PRECISIONS, main_inputs
 from engines.graph import constant_array, sizes_of
 from engines.kernels.problem import AttentionProblem
 from runtime.errors import ToolchainError

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
+from engines.attention import DOMAIN
 from engines.batch import BatchProfile
 from engines.constants import constant
 from engines.fold import Folded, fold
 from engines.fold_check import FoldChecks, check_folds
 from engines.fold_layout import Layout, find_layout, find_output, write_inputs, write_output
-from engines.fused_body import DOMAIN, PRECISIONS
-from engines.fused_node import OP_TYPE, attributes_of
+from engines.fused_node import OP_TYPE, PRECISIONS, attributes_of
 from engines.fused_problem import attention_problem
 from engines.graph import graph_of, remove_unread
 from engines.kernels.problem import AttentionProblem, FusedKernel, Planner

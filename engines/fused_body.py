@@ -14,11 +14,10 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 
-from engines.fused_node import OP_TYPE, problem_of
+from engines.attention import DOMAIN
+from engines.fused_node import OP_TYPE, PRECISIONS, problem_of
 from engines.kernels.problem import AttentionProblem
 
-DOMAIN = "cat2dog"
-PRECISIONS = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 _WIDE = int(ir.DataType.FLOAT)
 
 

@@ -16,6 +16,8 @@ import onnx_ir as ir
 from engines.kernels.problem import AttentionProblem, FusedKernel
 
 OP_TYPE = "FusedAttention"
+# What fused kernels compute in.
+PRECISIONS = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 
 
 def attributes_of(problem: AttentionProblem, kernel: FusedKernel, namespace: str) -> list[ir.Attr]:

@@ -10,12 +10,11 @@ import numpy as np
 import onnx_ir as ir
 
 from engines.batch import BatchProfile
-from engines.fused_body import PRECISIONS
+from engines.fused_node import PRECISIONS
 from engines.graph import sizes_of
 from engines.kernels.problem import AttentionProblem, Unsupported
 
 _PRECISION_OF = {dtype: name for name, dtype in PRECISIONS.items()}
-_HEAD_SIZES = range(32, 129)
 
 
 def attention_problem(
@@ -23,7 +22,7 @@ def attention_problem(
 ) -> AttentionProblem:
     """The node by itself, every tensor in heads, in a graph whose batch is `batch`, called `symbols` in shapes.
 
-    Raises Unsupported.
+    Raises Unsupported for what no `AttentionProblem` says; which of those have a kernel, the planner knows.
     """
     if node.op_type != "Attention":
         raise Unsupported(f"{node.op_type} has no fused kernel")
@@ -66,8 +65,6 @@ def _sizes(tensors: list[ir.Value]) -> tuple[int, int, int, int]:
         raise Unsupported(f"head sizes of queries and values differ ({size} and {value_size})")
     if {key_heads, value_heads} != {heads}:
         raise Unsupported(f"{heads} heads of queries, {key_heads} of keys and {value_heads} of values differ")
-    if size not in _HEAD_SIZES:
-        raise Unsupported(f"head size {size} is outside {_HEAD_SIZES[0]}..{_HEAD_SIZES[-1]}")
     return heads, queries, keys, size
 
 

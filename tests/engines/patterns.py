@@ -255,7 +255,7 @@ CASES = {
     "read_twice": Case(_read_twice, "packed", "heads", rope=True),
     "transposed_only": Case(_transposed_only, shape=(N, H, D)),
     "windows": Case(_windows, keys=N // 2, batch=2),
-    "small_heads": Case(_small_heads, refused="head size 24 is outside 32..128", shape=(N, 48)),
+    "small_heads": Case(_small_heads, refused="head size 24 is not a multiple of 8 from 32 to 128", shape=(N, 48)),
     "wide_values": Case(_wide_values, refused="head sizes of queries and values differ (32 and 64)", shape=(N, 128)),
     "masked": Case(_masked, refused="MaskedAttention has no fused kernel"),
     "causal": Case(_causal, refused="CausalAttention has no fused kernel"),

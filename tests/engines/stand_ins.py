@@ -6,17 +6,19 @@ from collections.abc import Callable
 
 from engines.kernels.launch import Image, Launch, LaunchPlan, Pointer, Tensor
 from engines.kernels.problem import AttentionProblem, FusedKernel, Unsupported
+from engines.kernels.variants import check_problem
 
 CUBIN = bytes(range(256)) + b"\x7fELF"
 
 
 class StandInPlanner:
-    """Covers every problem that `refuse` gives no reason against; remembers what it was asked for."""
+    """Covers what the kernels cover unless `refuse` gives a reason against it; `asked` are the problems of theirs."""
 
     def __init__(self, refuse: Callable[[AttentionProblem], str] = lambda problem: ""):
         self.refuse, self.asked = refuse, []
 
     def __call__(self, problem: AttentionProblem) -> FusedKernel:
+        check_problem(problem)
         self.asked.append(problem)
         if reason := self.refuse(problem):
             raise Unsupported(reason)
