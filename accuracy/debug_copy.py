@@ -1,4 +1,9 @@
-"""A copy of a graph that shows what is inside: values marked as outputs, and values given from outside."""
+"""A copy of a graph that shows what is inside: values marked as outputs, and values given from outside.
+
+In the copy every FP16 operator computes in FP32 and its result is rounded. ONNX Runtime runs FP16 graphs as they are,
+but on a CPU it has FP16 kernels for few operators, and between two without it passes FP32 on: an overflow that every
+GPU would have does not happen there.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from engines.bf16 import compute_wide, rounded_name
 from engines.lowering import load
 from runtime.onnxruntime_runner import OnnxRuntimeRunner
 
@@ -27,30 +33,36 @@ def run_marked(
     each mark shows only the error that arose since the last given values. `path` is a graph that ONNX Runtime runs.
     """
     given = given or {}
-    with _copy(path, marks, given) as copy, OnnxRuntimeRunner(copy) as runner:
+    with _copy(path, marks, given) as (copy, shown), OnnxRuntimeRunner(copy) as runner:
         outside = {f"{name}{_GIVEN}": array.astype(np.float32) for name, array in given.items()}
-        return runner.infer({**feed, **outside})
+        arrays = runner.infer({**feed, **outside})
+        return {name: arrays[shown[name]] for name in marks}
 
 
 @contextmanager
-def _copy(path: Path, marks: Collection[str], given: Collection[str]) -> Iterator[Path]:
+def _copy(path: Path, marks: Collection[str], given: Mapping[str, np.ndarray]) -> Iterator[tuple[Path, dict[str, str]]]:
+    """The copy's file, and what each mark is called in it."""
     model = load(path)
-    values = {value.name: value for node in model.graph for value in node.outputs}
-    for name in given:
-        _give(model, values[name])
+    compute_wide(model, ir.DataType.FLOAT16)
+    values = {str(value.name): value for node in model.graph for value in node.outputs}
+    for node in list(model.graph):
+        for value in node.outputs:  # of a value that is rounded, the rounded one is meant
+            values[str(value.name)] = values.get(rounded_name(value, node), value)
+    for name, array in given.items():
+        _give(model, name, values[name], array.shape)
     model.graph.outputs[:] = [values[name] for name in marks]
     # Beside the original, because it shares its external data by relative name.
-    descriptor, name = tempfile.mkstemp(prefix=f".tmp-{os.getpid()}-", suffix=".onnx", dir=path.parent)
+    descriptor, written = tempfile.mkstemp(prefix=f".tmp-{os.getpid()}-", suffix=".onnx", dir=path.parent)
     os.close(descriptor)
     try:
-        ir.save(model, name)
-        yield Path(name)
+        ir.save(model, written)
+        yield Path(written), {mark: str(values[mark].name) for mark in marks}
     finally:
-        Path(name).unlink(missing_ok=True)
+        Path(written).unlink(missing_ok=True)
 
 
-def _give(model: ir.Model, value: ir.Value) -> None:
-    outside = ir.Value(name=f"{value.name}{_GIVEN}", type=ir.TensorType(ir.DataType.FLOAT), shape=value.shape)
+def _give(model: ir.Model, name: str, value: ir.Value, shape: tuple[int, ...]) -> None:
+    outside = ir.Value(name=f"{name}{_GIVEN}", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
     uses = list(value.uses())
     model.graph.inputs.append(outside)
     if value.dtype != ir.DataType.FLOAT and value.dtype is not None:

@@ -72,7 +72,7 @@ def first_divergence(candidate: Path, reference: Path, feed: Mapping[str, np.nda
     marks = [block.output for block in blocks]
     expected = _expected(reference, feed, marks, same)
     got = run_marked(candidate, feed, marks)
-    own = run_marked(candidate, feed, marks, expected)
+    own = run_marked(candidate, feed, marks, _fitting(expected, got))
     deviations = tuple(
         _deviation(block.name, block.output, block.nodes[-1].op_type, got, own, expected) for block in blocks
     )
@@ -91,6 +91,11 @@ def _expected(
     """FP32 values under the candidate's names."""
     arrays = run_marked(reference, feed, list(dict.fromkeys(same[name] for name in names)))
     return {name: arrays[same[name]] for name in names}
+
+
+def _fitting(expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Without those of another shape: a changed graph may call another value by the same name."""
+    return {name: array for name, array in expected.items() if got[name].shape == array.shape}
 
 
 def _deviation(
@@ -152,8 +157,8 @@ def _operators(
     names = [str(value.name) for _, value in values]
     known = [name for name in [*filter(None, [before]), *names] if name in same]
     expected = _expected(reference, feed, known, same)
-    got = run_marked(candidate, feed, names)
-    own = run_marked(candidate, feed, names, expected)
+    got = run_marked(candidate, feed, list(dict.fromkeys([*filter(None, [before]), *names])))
+    own = run_marked(candidate, feed, names, _fitting(expected, got))
     return tuple(
         _deviation(
             node.name or "",
@@ -169,7 +174,7 @@ def _operators(
 
 
 def _input_largest(node: ir.Node, arrays: Mapping[str, np.ndarray]) -> float | None:
-    inputs = [arrays[value.name] for value in node.inputs if value is not None and value.name in arrays]
+    inputs = [arrays[str(value.name)] for value in node.inputs if value is not None and value.name in arrays]
     return max((_largest(array) for array in inputs), default=None)
 
 

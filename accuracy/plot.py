@@ -18,7 +18,7 @@ _LARGEST, _SMALLEST = 1e3, 1e-8  # infinite errors are drawn at the top, equal v
 
 
 def write_plot(path: Path, divergence: Divergence, title: str) -> None:
-    """A PNG of 900 by 460: each block's relative error (blue) and own error (red), logarithmic; the suspect is marked."""
+    """A PNG of 900 by 460: each block's relative error (blue) and own error (red), logarithmic; the suspect in red."""
     picture = Image.new("RGB", (_WIDTH, _HEIGHT), "white")
     draw = ImageDraw.Draw(picture)
     errors = [_bounded(block.error) for block in divergence.blocks]

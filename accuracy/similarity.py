@@ -34,5 +34,5 @@ def _blurred(picture: np.ndarray) -> np.ndarray:
     weights /= weights.sum()
     for axis in (0, 1):
         size = picture.shape[axis] - 2 * REACH
-        picture = sum(w * picture.take(range(i, i + size), axis) for i, w in enumerate(weights))  # type: ignore[assignment]
+        picture = sum(w * picture.take(range(i, i + size), axis) for i, w in enumerate(weights))
     return picture

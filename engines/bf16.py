@@ -7,21 +7,22 @@ import onnx_ir as ir
 BF16 = ir.DataType.BFLOAT16
 
 
-def compute_wide(model: ir.Model) -> None:
+def compute_wide(model: ir.Model, dtype: ir.DataType = BF16) -> None:
     """Rewrite a graph, in place, so that every BF16 operator computes in FP32, as ONNX Runtime's CPU needs.
 
-    Values between operators are still rounded to BF16, so the result has the errors of the BF16 graph.
+    Values between operators are still rounded to BF16, so the result has the errors of the BF16 graph. `dtype` may be
+    FLOAT16: ONNX Runtime runs such a graph as it is, but leaves rounding out between operators it has no kernel for.
     """
     for node in list(model.graph.all_nodes()):
         if node.domain == "" and node.op_type == "Cast":
             continue
         for index, value in enumerate(node.inputs):
-            if value is not None and value.dtype == BF16:
+            if value is not None and value.dtype == dtype:
                 wide = _inserted_cast(value, ir.DataType.FLOAT, node, True, f"wide_{index}")
                 node.replace_input_with(index, wide)
         for output in node.outputs:
-            if output.dtype == BF16:
-                _round_output(output, node)
+            if output.dtype == dtype:
+                _round_output(output, node, dtype)
 
 
 def _inserted_cast(value: ir.Value, to: ir.DataType, node: ir.Node, before: bool, suffix: str) -> ir.Value:
@@ -34,10 +35,16 @@ def _inserted_cast(value: ir.Value, to: ir.DataType, node: ir.Node, before: bool
     return output
 
 
-def _round_output(output: ir.Value, node: ir.Node) -> None:
+def rounded_name(output: ir.Value, node: ir.Node) -> str:
+    """What `compute_wide` calls the rounded value of an output."""
+    return f"{output.name}.{node.name}.rounded"
+
+
+def _round_output(output: ir.Value, node: ir.Node, dtype: ir.DataType) -> None:
     uses = list(output.uses())
     output.type = ir.TensorType(ir.DataType.FLOAT)
-    rounded = _inserted_cast(output, BF16, node, False, "bf16")
+    rounded = _inserted_cast(output, dtype, node, False, "rounded")
+    assert rounded.name == rounded_name(output, node)
     for use in uses:
         use.node.replace_input_with(use.idx, rounded)
 
