@@ -49,6 +49,7 @@ _DECIDING = (
         "lowering.py",
         "opset.py",
         "configure.py",
+        "form.py",
         "layer_types.py",
         "child.py",
     ),
@@ -263,7 +264,10 @@ def _plugins(key: EngineKey, lowered: Lowered) -> list[str]:
         return []
     from runtime.plugins import find_plugin
 
-    return [str(find_plugin(key.flavor_version))]
+    try:
+        return [str(find_plugin(key.flavor_version))]
+    except InputError as error:
+        raise InputError(f"{error}; or build with --attention decomposed") from error
 
 
 @contextlib.contextmanager

@@ -109,6 +109,34 @@ def test_no_library_is_loaded_where_nothing_needs_it(house, validation, tmp_path
     assert house.requests[0]["plugins"] == []
 
 
+@pytest.mark.parametrize("attention", ["auto", "plugin"])
+@pytest.mark.parametrize("missing", ["the library", "a kernel"])
+def test_what_is_missing_is_said_and_nothing_is_filed(house, validation, tmp_path, monkeypatch, missing, attention):
+    def absent(*given):
+        raise InputError(f"{missing} is not here: make it")
+
+    if missing == "the library":
+        monkeypatch.setattr(sys.modules["runtime.plugins"], "find_plugin", absent)
+        message = rf"^{missing} is not here: make it; or build with --attention decomposed$"
+    else:
+        monkeypatch.setattr(house.planner, "refuse", absent)
+        message = rf"^{missing} is not here: make it$"
+    request = request_of(tmp_path, validation, attention=attention)
+    with pytest.raises(InputError, match=message):
+        build(request)
+    left = [path for path in request.root.rglob("*") if path.is_file()]
+    assert {path.suffix for path in left} <= {".lock"} and not house.requests
+    assert find(request) is None
+
+
+def test_the_key_reads_every_file_that_decides():
+    own = {path.name for path in Path(room.__file__).parent.glob("*.py")}
+    # They find, run, judge and file engines, or check what the others wrote.
+    idle = {"answer", "batch", "bf16", "build", "fold_check", "fused_body", "fused_problems", "gate_child", "process"}
+    idle |= {"proxy", "store", "validation", "__init__"}
+    assert {name for name in room._DECIDING if "/" not in name} == own - {f"{name}.py" for name in idle}
+
+
 def test_the_kernels_are_in_the_key(house, tmp_path):
     request = request_of(tmp_path)
     before = engine_key(request, TENSORRT)
