@@ -165,12 +165,17 @@ def table_name(gpu: str, compute_capability: str) -> str:
 
 
 def choose_table(tables: Iterable[Table], gpu: str, compute_capability: str) -> tuple[Table | None, str]:
-    """The table for a GPU, and how it was chosen: its own, one of the same compute capability, or the nearest."""
-    tables = list(tables)
-    own = [table for table in tables if table.gpu == gpu]
-    if own:
-        return own[0], f"tuned on {gpu}"
-    if not tables:
+    """The table for a GPU, and how it was chosen: its own, one of the same compute capability, or the nearest.
+
+    Of several tables of one GPU the first counts, and the later ones add the problems that are not in it.
+    """
+    by_gpu: dict[str, Table] = {}
+    for table in tables:
+        first = by_gpu.get(table.gpu)
+        by_gpu[table.gpu] = table if first is None else replace(first, entries=table.merged(first.entries).entries)
+    if gpu in by_gpu:
+        return by_gpu[gpu], f"tuned on {gpu}"
+    if not by_gpu:
         return None, "no tuning table is here"
     wanted = _capability(compute_capability)
 
@@ -179,7 +184,7 @@ def choose_table(tables: Iterable[Table], gpu: str, compute_capability: str) -> 
         other = _capability(table.compute_capability)
         return other // 10 != wanted // 10, abs(other - wanted), other > wanted, table.gpu
 
-    chosen = min(tables, key=unlike)
+    chosen = min(by_gpu.values(), key=unlike)
     same = "the same" if chosen.compute_capability == compute_capability else "the nearest"
     return chosen, (
         f"{gpu} has no tuning table; taken from {chosen.gpu}, of {same} compute capability "

@@ -1,4 +1,4 @@
-"""Measures every variant of a problem on the GPU at hand: the very cubins that ship, checked before they are timed."""
+"""Measures the variants of a problem on the GPU at hand, as the very cubins that ship; none is filed unchecked."""
 
 from __future__ import annotations
 

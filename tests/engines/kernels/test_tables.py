@@ -167,9 +167,14 @@ def test_choosing_a_table(there, gpu, capability, taken, words):
             assert why.startswith(f"{gpu} has no tuning table; ") and why.endswith("`cat2dog tune` measures it here")
 
 
-def test_the_first_of_two_tables_of_one_gpu_is_taken():
-    here = replace(TABLE, date="today")
-    assert choose_table([here, TABLE], TABLE.gpu, "9.0")[0] is here
+@pytest.mark.parametrize("gpu", [TABLE.gpu, "NVIDIA GH200"])
+def test_the_first_of_two_tables_of_one_gpu_counts_and_the_other_adds_to_it(gpu):
+    mine = Entry(KEY, (SLOW,))
+    other = Entry(replace(KEY, queries=1024, keys=1024), (FAST,))
+    here, ships = replace(TABLE, date="today", entries=(mine,)), replace(TABLE, entries=(*TABLE.entries, other))
+    chosen, _ = choose_table([here, ships], gpu, "9.0")
+    assert chosen == replace(here, entries=(mine, other))
+    assert choose_table([ships, here], gpu, "9.0")[0] == ships
 
 
 def test_no_table():
