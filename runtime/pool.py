@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ T = TypeVar("T")
 
 
 class Pool(Generic[T]):
-    """`take` one of `things` and `give` it back; the lock is held only for that.
+    """`take` one of `things` and give it back; the lock is held only for that.
 
     Who waits longest is served first. At most `most_waiting` threads wait; the next is turned away at once, since a
     queue that only grows helps nobody. What was given back last is taken first: its memory is the warmest.
@@ -24,52 +25,61 @@ class Pool(Generic[T]):
         self._all_back = threading.Condition(self._lock)
         self._free = list(things)
         self._count = len(self._free)
-        self._taken = 0
         self._waiting: deque[_Waiter[T]] = deque()
         self._most_waiting = most_waiting
         self._name = name
         self._end: ToolchainError | None = None
 
-    def take(self, timeout: float | None = None) -> T:
+    def take(self, timeout: float | None = None, held: list[T] | None = None) -> T:
         """One of the things, waited for at most `timeout` seconds (None: for as long as it takes).
+
+        It stands in `held` (an empty list) from the moment it is taken, so that a caller whom Ctrl-C interrupts before
+        he has it knows what to give back.
 
         Raises Busy when none came free in time or too many wait already, and what `close` or `fail` gave as the end.
         """
-        with self._lock:
-            if self._end is not None:
-                raise self._again()
-            if self._free:
-                self._taken += 1
-                return self._free.pop()
-            if timeout is not None and timeout <= 0:
-                raise Busy(f"all {self._count} {self._name} are taken; try again, or wait longer than 0 s")
-            if len(self._waiting) >= self._most_waiting:
-                raise Busy(
-                    f"all {self._count} {self._name} are taken and {len(self._waiting)} calls wait already; "
-                    "try again later, or allow more"
-                )
-            waiter: _Waiter[T] = _Waiter()
-            self._waiting.append(waiter)
+        held = [] if held is None else held
+        waiter: _Waiter[T] | None = None
         try:
-            served = waiter.served.wait(timeout)
-        except BaseException:  # Ctrl-C: what was handed over meanwhile must not be lost
             with self._lock:
-                if not self._forget(waiter) and waiter.things:
-                    self._hand_on(waiter.things.pop())
-            raise
-        with self._lock:
-            if not served:
+                if self._end is not None:
+                    raise self._again()
+                if self._free:
+                    _move_last(self._free, held)
+                    return held[-1]
+                if timeout is not None and timeout <= 0:
+                    raise Busy(f"all {self._count} {self._name} are taken; try again, or wait longer than 0 s")
+                if len(self._waiting) >= self._most_waiting:
+                    raise Busy(
+                        f"all {self._count} {self._name} are taken and {len(self._waiting)} calls wait already; "
+                        "try again later, or allow more"
+                    )
+                waiter = _Waiter()
+                self._waiting.append(waiter)
+            waiter.wait(timeout)
+            with self._lock:
                 self._forget(waiter)
-            if waiter.things:
-                return waiter.things.pop()
-            if self._end is not None:
-                raise self._again()
-        raise Busy(f"none of {self._count} {self._name} came free within {timeout:g} s; try again, or wait longer")
+                if waiter.things:
+                    _move_last(waiter.things, held)
+                    return held[-1]
+                if self._end is not None:
+                    raise self._again()
+            raise Busy(f"none of {self._count} {self._name} came free within {timeout:g} s; try again, or wait longer")
+        except BaseException:  # Ctrl-C: what was handed over meanwhile must not be lost
+            if waiter is not None:
+                with self._lock:
+                    self._forget(waiter)
+                    self._take_back(waiter.things)
+            raise
 
     def give(self, thing: T) -> None:
         """Give back what was taken."""
+        self.give_all([thing])
+
+    def give_all(self, held: list[T]) -> None:
+        """Give back what is in `held`, and empty it. Where Ctrl-C interrupts this, a second call does the rest."""
         with self._lock:
-            self._hand_on(thing)
+            self._take_back(held)
 
     def fail(self, end: ToolchainError) -> None:
         """Nothing can be taken from now on: whoever waits or comes later gets `end`."""
@@ -80,32 +90,30 @@ class Pool(Generic[T]):
         """As `fail`, then wait until everything is given back; the things, for whoever comes first to free them."""
         with self._lock:
             self._finish(end)
-            while self._taken:
+            while len(self._free) < self._count:
                 self._all_back.wait()
-            things, self._free = self._free, []
+            things, self._free, self._count = self._free, [], 0
             return things
 
-    def _hand_on(self, thing: T) -> None:
-        if self._waiting:
-            waiter = self._waiting.popleft()
-            waiter.things.append(thing)
-            waiter.served.set()
-            return
-        self._free.append(thing)
-        self._taken -= 1
-        if not self._taken:
-            self._all_back.notify_all()
+    def _take_back(self, held: list[T]) -> None:
+        while held:
+            _move_last(held, self._free)
+        while self._waiting and (self._free or self._waiting[0].things):
+            waiter = self._waiting[0]
+            if not waiter.things:
+                _move_last(self._free, waiter.things)
+            waiter.wake()
+            self._waiting.popleft()
+        self._all_back.notify_all()
 
     def _finish(self, end: ToolchainError) -> None:
         self._end = self._end or end
         while self._waiting:
-            self._waiting.popleft().served.set()
+            self._waiting.popleft().wake()
 
-    def _forget(self, waiter: _Waiter[T]) -> bool:
-        if waiter not in self._waiting:
-            return False
-        self._waiting.remove(waiter)
-        return True
+    def _forget(self, waiter: _Waiter[T]) -> None:
+        with contextlib.suppress(ValueError):  # it was served, and left the queue
+            self._waiting.remove(waiter)
 
     def _again(self) -> ToolchainError:
         # One exception object raised by several threads would mix their tracebacks.
@@ -113,7 +121,23 @@ class Pool(Generic[T]):
         return type(self._end)(*self._end.args)
 
 
+def _move_last(source: list[T], target: list[T]) -> None:
+    # Python interrupts at calls and loops only, so that nothing comes between these two.
+    target += source[-1:]
+    del source[-1]
+
+
 class _Waiter(Generic[T]):
+    """A bare lock says that the turn has come. Not an Event: one that is interrupted while it is set stays locked."""
+
     def __init__(self) -> None:
-        self.served = threading.Event()
         self.things: list[T] = []
+        self._waking = threading.Lock()
+        self._waking.acquire()
+
+    def wait(self, timeout: float | None) -> None:
+        self._waking.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+
+    def wake(self) -> None:
+        if self._waking.locked():
+            self._waking.release()

@@ -21,7 +21,6 @@ from runtime.loaded_engine import LoadedEngine, ShapeSet, make_log
 from runtime.manifest import Manifest
 from runtime.plugins import find_plugin, is_plugin, load_plugin, needs_plugin
 from runtime.pool import Pool
-from runtime.replay import Replay
 from runtime.runner import check_feed
 
 WAITS = ("spin", "block")
@@ -93,17 +92,7 @@ class TensorRTRunner:
         Raises InputError as `check_feed` does, Busy where no lane came free or too many wait already, GpuLost when this
         process cannot use the GPU any more, ToolchainError where the run fails or this is closed.
         """
-        given, shapes = self._checked(feed)
-        lane = self._pool.take(timeout)
-        try:
-            replay = self._start(lane, shapes, given)
-            lane.wait()
-            return {name: array.copy() for name, array in replay.outputs}
-        except BaseException as error:
-            self._settle(lane, error)
-            raise
-        finally:
-            self._pool.give(lane)
+        return self._run(feed, None, timeout)
 
     def infer_into(
         self, feed: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], timeout: float | None = None
@@ -112,18 +101,7 @@ class TensorRTRunner:
 
         Raises InputError also where `outputs` are not the outputs, of their types and shapes.
         """
-        given, shapes = self._checked(feed)
-        lane = self._pool.take(timeout)
-        try:
-            replay = self._start(lane, shapes, given, outputs)
-            lane.wait()
-            for name, array in replay.outputs:
-                np.copyto(outputs[name], array)
-        except BaseException as error:
-            self._settle(lane, error)
-            raise
-        finally:
-            self._pool.give(lane)
+        self._run(feed, outputs, timeout)
 
     def close(self) -> None:
         """Refuse new calls and those that wait, let the running ones end, free all; a second call does nothing."""
@@ -158,21 +136,35 @@ class TensorRTRunner:
                 self._known.add(shapes)
         return given, shapes
 
-    def _start(
-        self,
-        lane: Lane,
-        shapes: ShapeSet,
-        given: list[np.ndarray],
-        outputs: Mapping[str, np.ndarray] | None = None,
-    ) -> Replay:
-        cuda.use_device(self._device)
-        replay = lane.prepare(shapes)
-        if outputs is not None:
-            replay.check_outputs(outputs)
-        replay.start(given)
-        return replay
+    def _run(
+        self, feed: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray] | None, timeout: float | None
+    ) -> dict[str, np.ndarray]:
+        """What `infer` and `infer_into` do. The arrays returned are new; there are none where `outputs` are given."""
+        given, shapes = self._checked(feed)
+        held: list[Lane] = []
+        try:
+            try:
+                lane = self._pool.take(timeout, held)
+                cuda.use_device(self._device)
+                replay = lane.prepare(shapes)
+                if outputs is not None:
+                    replay.check_outputs(outputs)
+                replay.start(given)
+                lane.wait()
+                if outputs is None:
+                    return {name: array.copy() for name, array in replay.outputs}
+                for name, array in replay.outputs:
+                    np.copyto(outputs[name], array)
+                return {}
+            except BaseException as error:
+                self._settle(held, error)
+                raise
+            finally:
+                self._pool.give_all(held)
+        finally:
+            self._pool.give_all(held)  # Ctrl-C may have come into the first, or between the two
 
-    def _settle(self, lane: Lane, error: BaseException) -> None:
+    def _settle(self, held: Sequence[Lane], error: BaseException) -> None:
         """After a run that failed or was interrupted: what it has started must end before the lane is used again.
 
         A lost GPU shows here at the latest, since TensorRT itself only says that it could not run.
@@ -180,13 +172,14 @@ class TensorRTRunner:
         if isinstance(error, GpuLost):
             self._pool.fail(error)
             return
-        try:
-            lane.wait()
-        except GpuLost as lost:
-            self._pool.fail(lost)
-            raise lost from error
-        except ToolchainError:
-            pass  # the first error says more
+        for lane in held:
+            try:
+                lane.wait()
+            except GpuLost as lost:
+                self._pool.fail(lost)
+                raise lost from error
+            except ToolchainError:
+                pass  # the first error says more
 
 
 def _choose_gpu(device: int) -> gpu.Gpu:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
@@ -115,13 +116,59 @@ def test_an_interrupted_waiter_loses_nothing(monkeypatch, handed_over):
         raise KeyboardInterrupt
 
     waiter = _Waiter()
-    monkeypatch.setattr(waiter.served, "wait", interrupted)
+    monkeypatch.setattr(waiter, "wait", interrupted)
     monkeypatch.setattr("runtime.pool._Waiter", lambda: waiter)
     with pytest.raises(KeyboardInterrupt):
         pool.take(1)
     if not handed_over:
         pool.give("a")
     assert pool.take(0) == "a"
+
+
+def use_until_interrupted(pool):
+    """Takes and gives back as a runner does."""
+    while True:
+        held = []
+        try:
+            try:
+                pool.take(None, held)
+            finally:
+                pool.give_all(held)
+        finally:
+            pool.give_all(held)
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_an_interrupt_at_any_moment_loses_nothing(others):
+    """By a signal, after a time that differs each time; with `others`, most of them come to one who waits."""
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*_):
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for turn in range(100 if others else 300):
+            pool = Pool(["a"], 4, "lanes")
+            going = threading.Event()
+
+            def work(pool=pool, going=going):
+                while not going.is_set():
+                    pool.give(pool.take())
+
+            threads = [start(work)[0] for _ in range(others)]
+            with pytest.raises(Interrupted):
+                signal.setitimer(signal.ITIMER_REAL, 5e-5 + turn % 100 * 1e-6)
+                use_until_interrupted(pool)
+            going.set()
+            for thread in threads:
+                thread.join(5)
+                assert not thread.is_alive()
+            assert pool.take(0) == "a" and not pool._free and not pool._waiting
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_many_threads_never_hold_the_same_thing():
