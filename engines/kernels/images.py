@@ -2,7 +2,8 @@
 
 One pinned version of each compiler makes what is tuned and what ships the same bytes. Results are kept in a folder,
 each under a name that is a hash of everything that decides them, so that a machine without the compilers (a GPU machine
-with another Python, say) can use what another one compiled.
+with another Python, say) can use what another one compiled. How this file calls a compiler is not hashed: who changes
+that writes it into `compiler` of the recipe.
 """
 
 from __future__ import annotations

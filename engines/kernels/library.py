@@ -10,18 +10,21 @@ from engines.kernels.plan import make_plan
 from engines.kernels.problem import AttentionProblem, FusedKernel, Planner, Unsupported
 from engines.kernels.tables import SHIPPED, ProblemKey, Table, choose_table, read_table
 from engines.kernels.variants import TARGETS, TritonVariant, check_problem
+from runtime.errors import InputError
 from runtime.files import sha256_file, sha256_text
 
 _SOURCES = (
     "attention_triton.py", "attention_sm90.cu", "prepare.cu", "wgmma.py", "images.py", "problem.py", "variants.py",
     "plan.py", "plan_builder.py", "plan_triton.py", "plan_sm90.py", "launch.py", "sizes.py", "tables.py", "library.py",
 )  # fmt: skip
+# The C++ that launches them says what a plan needs (workspace, formats) and how it stores it.
+_PLUGIN = Path(__file__).resolve().parent.parent / "plugin"
 # What every GPU runs tolerably: the last resort of a GPU and problem that nobody measured.
 _PLAIN = TritonVariant(64, 64, 4, 2)
 
 
 def planner(compute_capability: str, gpu_name: str) -> Planner:
-    """Chooses kernels for one GPU out of the tuning tables. Raises Unsupported where `available` has a reason."""
+    """Chooses kernels for one GPU out of the tuning tables. Raises Unsupported for a GPU that no kernel runs on."""
     target = target_of(compute_capability)
     if target is None:
         raise Unsupported(available(compute_capability))
@@ -30,24 +33,28 @@ def planner(compute_capability: str, gpu_name: str) -> Planner:
     @functools.cache
     def plan(problem: AttentionProblem) -> FusedKernel:
         check_problem(problem)
-        return _choose(problem, table, why, target)
+        own = table is not None and table.gpu == gpu_name
+        try:
+            return _choose(problem, table, why, own, target)
+        except InputError as error:  # a compiler is missing
+            raise InputError(f"{error}; or build with --attention decomposed") from error
 
     return plan
 
 
-def _choose(problem: AttentionProblem, table: Table | None, why: str, target: str) -> FusedKernel:
+def _choose(problem: AttentionProblem, table: Table | None, why: str, own: bool, target: str) -> FusedKernel:
+    """`own`: the table is of the very GPU, so its times are, too."""
     key = ProblemKey.of(problem)
     exact = table.find(key) if table else None
     entry = exact or (table.nearest(key) if table else None)
     if table and entry:
         reason = why if exact else f"{why}; nearest measured problem: {entry.key}"
-        own = exact is not None and why == f"tuned on {table.gpu}"
         for timing in entry.timings:
             try:
                 plan = make_plan(problem, timing.variant, target)
             except Unsupported:
                 continue
-            return FusedKernel(plan, str(timing.variant), reason, timing.median / 1e3 if own else None)
+            return FusedKernel(plan, str(timing.variant), reason, timing.median / 1e3 if own and exact else None)
     reason = f"{why}; no measured kernel fits, a plain one is taken"
     return FusedKernel(make_plan(problem, _PLAIN, target), str(_PLAIN), reason)
 
@@ -62,9 +69,10 @@ def _table_paths() -> list[Path]:
 
 
 def identity() -> str:
-    """Hash of everything that decides which kernels an engine gets: sources, tables, compilers."""
+    """Hash of everything that decides which kernels an engine gets, and in what form: sources, tables, compilers."""
     here = Path(__file__).resolve().parent
-    files = [*(here / name for name in _SOURCES), *_table_paths()]
+    plugin = sorted(path for part in ("core", "adapter") for path in (_PLUGIN / part).iterdir() if path.is_file())
+    files = [*(here / name for name in _SOURCES), *_table_paths(), *plugin]
     return sha256_text("".join(sha256_file(path) for path in files) + repr(images.compiler_versions()))
 
 

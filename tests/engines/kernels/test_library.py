@@ -119,6 +119,17 @@ def test_what_no_kernel_covers_is_said_before_tables_are_asked(shipped, compiler
     assert not compilers.requests
 
 
+def test_a_missing_compiler_is_said_in_one_line_with_a_way_around_it(shipped, monkeypatch):
+    ship(shipped, entry(PROBLEM, NARROW))
+    monkeypatch.setattr(images, "why_not", lambda *compilers: "triton is not installed: pip install triton")
+    with pytest.raises(InputError) as caught:
+        library.planner("9.0", "NVIDIA H100")(PROBLEM)
+    assert str(caught.value) == (
+        "this kernel has to be compiled and triton is not installed: pip install triton; "
+        "or build with --attention decomposed"
+    )
+
+
 def test_a_problem_is_planned_once(shipped, compilers, monkeypatch):
     ship(shipped, entry(PROBLEM, SM90))
     calls = []
@@ -183,6 +194,13 @@ def test_identity_changes_with_tables_sources_and_compilers(shipped, kept, tmp_p
     for text in ("first", "second"):
         source.write_text(text)
         monkeypatch.setattr(library, "_SOURCES", (*library._SOURCES[:1], str(source)))
+        seen.append(library.identity())
+    plugin = tmp_path / "plugin"
+    for part in ("core", "adapter"):
+        (plugin / part).mkdir(parents=True)
+    monkeypatch.setattr(library, "_PLUGIN", plugin)
+    for text in ("first", "second"):
+        (plugin / "adapter" / "adapter.cpp").write_text(text)
         seen.append(library.identity())
     assert len(set(seen)) == len(seen)
 
