@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ class LoadedEngine:
 
 @functools.cache
 def make_log(trt: Any) -> Any:
-    """A logger that prints nothing and keeps the last error, which TensorRT says nowhere else.
+    """A logger that prints nothing and keeps each thread's last error, which TensorRT says nowhere else.
 
     One for the whole process: the plugin library keeps the first pointer it is given, and never lets go of it.
     """
@@ -114,15 +115,24 @@ def make_log(trt: Any) -> Any:
     class Log(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self._error = ""
+            self._errors: dict[int, str] = {}
+            self._lock = threading.Lock()
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self._error = " ".join(message.split())[:400]
+                with self._lock:
+                    self._errors[threading.get_ident()] = " ".join(message.split())[:400]
 
         def last(self) -> str:
-            """ ": the last error", or nothing; forgotten once asked for."""
-            error, self._error = self._error, ""
+            """ ": the last error", or nothing; forgotten once asked for.
+
+            It is this thread's, so that lanes do not tell each other's; or else another's, since TensorRT may work in
+            threads of its own.
+            """
+            with self._lock:
+                error = self._errors.pop(threading.get_ident(), "")
+                if not error and self._errors:
+                    _, error = self._errors.popitem()
             return f": {error}" if error else ""
 
     return Log()

@@ -104,7 +104,8 @@ class Pool(Generic[T]):
                 _move_last(self._free, waiter.things)
             waiter.wake()
             self._waiting.popleft()
-        self._all_back.notify_all()
+        if self._end is not None:  # only who closes waits for that
+            self._all_back.notify_all()
 
     def _finish(self, end: ToolchainError) -> None:
         self._end = self._end or end
