@@ -189,8 +189,9 @@ class Graph(_Held):
         """Capture what `work` gives to `stream`; nothing runs yet. An error in `work` ends the capture and goes on."""
         cuda = bindings()
         # Thread-local: another thread's allocation must not spoil this capture.
-        check(cuda.cudaStreamBeginCapture(stream.handle, cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
+        mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         try:
+            check(cuda.cudaStreamBeginCapture(stream.handle, mode))
             work()
         except BaseException:
             self._abandon(stream)

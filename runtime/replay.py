@@ -24,7 +24,7 @@ class Replay:
     """A context bound to one shape set and to a lane's buffers and stream; its graph holds the copies too.
 
     It has a context of its own: to change a context that a graph was captured from is undefined (TensorRT's guide).
-    `preparing` is held while the graph is captured: captures of several lanes take turns.
+    `preparing` is held while the graph is captured: captures of several lanes take turns. Without it there is no graph.
     """
 
     def __init__(
@@ -87,9 +87,12 @@ class Replay:
 
     def close(self) -> None:
         """The graph first: it was captured from the context."""
-        graph, self._graph, self._context = self._graph, None, None
-        if graph is not None:
-            graph.close()
+        graph, self._graph = self._graph, None
+        try:
+            if graph is not None:
+                graph.close()
+        finally:
+            self._context = None
 
     def _capture(self, preparing: threading.Lock) -> None:
         with preparing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from runtime import cuda
 from runtime.errors import Busy, GpuLost, InputError, ToolchainError
 from tests.runtime.fake_cuda import FakeCuda
-from tests.runtime.fake_tensorrt import Mode, Tensor
+from tests.runtime.fake_tensorrt import Mode, Severity, Tensor
 from tests.runtime.stand_ins import image_network, images, runner_lanes
 from tests.runtime.test_pool import start, until
 
@@ -124,10 +125,13 @@ def test_closing_waits_for_who_runs_and_refuses_who_waits(load, api):
 
 
 def test_each_thing_is_freed_once_in_order(load, monkeypatch):
-    runner, _ = load(image_network(), wait="block")
+    runner, _ = load(image_network(), "8.6", wait="block")
     for _ in range(2):
         runner.infer({"image": images(1)})
+    (replay,) = [replay for lane in runner_lanes(runner) for replay in lane._replays.values()]
     freed = []
+    weakref.finalize(replay._context, freed.append, "Context")
+    del replay
     close = cuda._Held.close
 
     def noting(self):
@@ -139,7 +143,8 @@ def test_each_thing_is_freed_once_in_order(load, monkeypatch):
     runner.close()
     buffers = ["DeviceBuffer", "PinnedBuffer"] * 2 + ["DeviceBuffer"]  # the last one is the activations
     lane = [*buffers, "Event", "Stream"]
-    assert freed in (["Graph", *lane, *lane], [*lane, "Graph", *lane])
+    replay = ["Graph", "Context"]
+    assert freed in ([*replay, *lane, *lane], [*lane, *replay, *lane])
 
 
 @pytest.mark.parametrize("cuda_graph", [True, False])
@@ -152,6 +157,22 @@ def test_a_failing_run_loses_no_lane(load, cuda_graph):
     engine.fail = False
     assert len(runner_lanes(runner)) == 2
     np.testing.assert_array_equal(runner.infer({"image": images(1)}, timeout=0)["dog"], images(1))
+
+
+def test_each_thread_gets_its_own_error(load):
+    _, engine = load(image_network())
+    log = engine.log
+
+    def fail(index):
+        log.log(Severity.ERROR, f"error\nof {index}")
+        together.wait()  # all have failed before the first asks why
+        got[index] = log.last()
+
+    got, together = {}, threading.Barrier(4)
+    in_threads(4, fail)
+    assert got == {index: f": error of {index}" for index in range(4)} and log.last() == ""
+    in_threads(1, lambda _: log.log(Severity.ERROR, "of a thread of TensorRT's own"))
+    assert (log.last(), log.last()) == (": of a thread of TensorRT's own", "")
 
 
 def test_an_interrupted_run_loses_no_lane(load, monkeypatch):
