@@ -6,7 +6,7 @@
 // before the previous block's product with the values, so that both run while the softmax of the next one is computed
 // (FlashAttention-3, arXiv 2407.08608), and warp groups take turns in giving work to the tensor cores (TURNS).
 //
-// Constants, given by the compiler's command line (engines/kernels/attention_cuda.py):
+// Constants, given by the compiler's command line (engines/kernels/plan_sm90.py):
 //   D                     head size, 64 or 128
 //   WGS, BN, STAGES       consumer warp groups (64 queries each), keys a block, tiles on their way
 //   TURNS                 1 where warp groups take turns
@@ -21,10 +21,8 @@
 //   PARTS                 0: a block computes whole tiles. Otherwise the work of all tiles is cut into as many equal runs
 //                         as there are blocks; what a run has of a tile that others share goes to `partial` and `peaks`,
 //                         and the kernel `attention_sm90_join` joins it.
-// wgmma_s and wgmma_o, the products for BN and D, are generated and stand before this text.
+// wgmma_s and wgmma_o, the products for BN and D, are generated (wgmma.py) and stand before this text, after half.cuh.
 
-typedef unsigned int u32;
-typedef unsigned long long u64;
 struct alignas(64) TensorMap { u64 words[16]; };
 
 #define INFINITY __int_as_float(0x7f800000)
@@ -100,15 +98,6 @@ __device__ __forceinline__ float exp2_fast(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-__device__ __forceinline__ u32 pack(float low, float high) {
-  u32 both;
-#if BF16
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-#else
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-#endif
-  return both;
-}
 // Shared memory descriptors of wgmma (PTX ISA, "Matrix Descriptor Format"): 128-byte swizzle, 8 rows of 128 bytes a group.
 // For values, whose rows are the product's inner dimension, the leading offset leads to the next 64 columns.
 __device__ __forceinline__ u64 descriptor(u32 address, u32 leading) {
@@ -117,19 +106,10 @@ __device__ __forceinline__ u64 descriptor(u32 address, u32 leading) {
 }
 
 #if INSIDE
-__device__ __forceinline__ void unpack(uint4 from, float (&to)[8]) {
+__device__ __forceinline__ void unpack8(uint4 from, float (&to)[8]) {
   const u32 words[4] = {from.x, from.y, from.z, from.w};
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-#if BF16
-    to[2 * i] = __uint_as_float(words[i] << 16);
-    to[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
-#else
-    asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %2;\ncvt.f32.f16 %0, low;\ncvt.f32.f16 %1, high;\n}"
-        : "=f"(to[2 * i]), "=f"(to[2 * i + 1])
-        : "r"(words[i]));
-#endif
-  }
+  for (int i = 0; i < 4; ++i) unpack(words[i], to[2 * i], to[2 * i + 1]);
 }
 __device__ __forceinline__ void load8(const float* from, float (&to)[8]) {
   const float4 a = __ldg(reinterpret_cast<const float4*>(from)), b = __ldg(reinterpret_cast<const float4*>(from) + 1);
@@ -166,8 +146,8 @@ struct Turn {
       float a[8], b[8];
       uint4* at = reinterpret_cast<uint4*>(tile + r * 128 + ((chunk ^ (r & 7)) << 4));
       uint4* at2 = reinterpret_cast<uint4*>(tile + partner / 8 * ROWS * 128 + r * 128 + ((partner % 8 ^ (r & 7)) << 4));
-      unpack(*at, a);
-      unpack(*at2, b);
+      unpack8(*at, a);
+      unpack8(*at2, b);
 #if NORM
       float square = 0.f;
 #pragma unroll

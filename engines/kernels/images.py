@@ -28,6 +28,8 @@ TRITON = "3.7.1"
 NVRTC = "13.0.88"
 _HERE = Path(__file__).resolve().parent
 _MOST_BYTES = 64 << 20
+# What stands before every CUDA C++ file.
+_COMMON = "half.cuh"
 
 Constants = Mapping[str, int | float | bool]
 
@@ -82,12 +84,13 @@ def cuda_kernel(
     architecture = f"sm_{target.replace('.', '')}{'a' if is_exact(target) else ''}"
     recipe = {
         "source": _source(source),
+        "common": _source(_COMMON),
         "prelude": sha256_text(prelude),
         "constants": dict(constants),
         "target": architecture,
         "compiler": f"nvrtc {NVRTC}",
     }
-    text = prelude + (_HERE / source).read_text("utf-8")
+    text = "".join([(_HERE / _COMMON).read_text("utf-8"), prelude, (_HERE / source).read_text("utf-8")])
     one = _kept(
         recipe, lambda: Compiled(_compile_cuda(source, text, constants, architecture), names[0], shared, threads)
     )

@@ -94,8 +94,4 @@ class Sm90Plan(Builder):
 
 def _prelude(precision: str, block_n: int, head_size: int) -> str:
     dtype = {"fp16": "f16", "bf16": "bf16"}[precision]
-    return (
-        "typedef unsigned int u32;\ntypedef unsigned long long u64;\n"
-        + wgmma_from_shared("wgmma_s", block_n, dtype)
-        + wgmma_from_registers("wgmma_o", head_size, dtype)
-    )
+    return wgmma_from_shared("wgmma_s", block_n, dtype) + wgmma_from_registers("wgmma_o", head_size, dtype)

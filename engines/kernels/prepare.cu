@@ -7,7 +7,6 @@
 // Constants: D, HEADS, TOKENS, Q_BATCH, Q_HEAD, Q_ROW, K_BATCH, K_HEAD, K_ROW (strides in elements), BF16, NORM, ROPE,
 // OVERLAP (1: the next kernel may start now, and waits for this one's end itself before it reads).
 
-typedef unsigned int u32;
 #define HALF (D / 2)
 #define VECTOR (HALF % 8 == 0 ? 8 : 4)
 #define NEEDED (HALF / VECTOR)
@@ -16,27 +15,6 @@ typedef unsigned int u32;
 struct Channels {
   float of[VECTOR];
 };
-
-__device__ __forceinline__ u32 pack(float low, float high) {
-  u32 both;
-#if BF16
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-#else
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-#endif
-  return both;
-}
-
-__device__ __forceinline__ void unpack(u32 both, float& low, float& high) {
-#if BF16
-  low = __uint_as_float(both << 16);
-  high = __uint_as_float(both & 0xffff0000u);
-#else
-  asm("{\n.reg .b16 a, b;\nmov.b32 {a, b}, %2;\ncvt.f32.f16 %0, a;\ncvt.f32.f16 %1, b;\n}"
-      : "=f"(low), "=f"(high)
-      : "r"(both));
-#endif
-}
 
 __device__ __forceinline__ Channels load_half(const unsigned short* from) {
   Channels to;
