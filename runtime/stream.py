@@ -69,18 +69,15 @@ def stream(
     """
     workers = workers or default_workers()
     flow = _Flow(steps, keep, most=steps.batch * (steps.lanes + 1) + 2 * workers)
-    threads = [threading.Thread(target=flow.run_batches, name=f"lane-{n}") for n in range(steps.lanes)]
-    with ThreadPoolExecutor(workers, "codec") as codec:
+    with ThreadPoolExecutor(workers, "codec") as codec, ThreadPoolExecutor(steps.lanes, "lane") as lanes:
         flow.codec = codec
-        for thread in threads:
-            thread.start()
         try:
+            for _ in range(steps.lanes):
+                lanes.submit(flow.run_batches)
             yield from flow.outcomes(items)
         finally:
             flow.stop()
             codec.shutdown(wait=False, cancel_futures=True)
-            for thread in threads:
-                thread.join()
 
 
 class _Journey(Generic[T]):

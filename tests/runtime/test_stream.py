@@ -25,7 +25,7 @@ class Plant:
         self.batches: list[int] = []
         self.written: dict[int, int] = {}
         self.lock = threading.Lock()
-        self.alive = self.most_alive = self.at_once = self.most_at_once = 0
+        self.decoded = self.alive = self.most_alive = self.at_once = self.most_at_once = 0
         self.threads: set[str] = set()
 
     def decode(self, item):
@@ -33,6 +33,7 @@ class Plant:
         if item in self.bad:
             raise InputError(f"{item} is bad")
         with self.lock:
+            self.decoded += 1
             self.alive += 1
             self.most_alive = max(self.most_alive, self.alive)
             self.threads.add(threading.current_thread().name)
@@ -77,7 +78,7 @@ def test_every_item_in_order(count, batch, lanes, workers, keep):
             assert outcome.image[0, 0, 0] == outcome.item and outcome.answer[0, 0, 0] == 255 - outcome.item
         else:
             assert outcome.image is None and outcome.answer is None
-    assert threading.active_count() == 1 or not any("lane-" in thread.name for thread in threading.enumerate())
+    assert threading.active_count() == 1 or not any("lane" in thread.name for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -112,6 +113,35 @@ def test_memory_is_bounded(keep):
     assert plant.most_alive <= 4 * 3 + 2 * 2
 
 
+def test_what_is_kept_counts_until_it_is_taken():
+    plant = Plant()
+    encode = plant.encode
+
+    def slow_at_first(item, answer):
+        time.sleep(0.2 if item == 0 else 0)  # the others are done, and must wait for their turn
+        encode(item, answer)
+
+    plant.encode = slow_at_first
+    outcomes = stream(range(150), plant.steps(batch=4, lanes=2), workers=2, keep=True)
+    for taken, _ in enumerate(outcomes, 1):
+        assert plant.decoded < taken + 4 * 3 + 2 * 2
+    assert plant.decoded == 150
+
+
+def test_threads_that_cannot_be_started_leave_none_behind(monkeypatch):
+    begin = threading.Thread.start
+
+    def start(self):
+        if self.name.startswith("lane") and any(each.name.startswith("lane") for each in threading.enumerate()):
+            raise RuntimeError("can't start new thread")
+        begin(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        list(stream(range(5), Plant().steps(lanes=2), workers=1))
+    assert not any(each.name.startswith(("lane", "codec")) for each in threading.enumerate())
+
+
 def test_lanes_run_at_once():
     plant = Plant(run=0.01)
     list(stream(range(40), plant.steps(batch=2, lanes=3), workers=2))
@@ -135,7 +165,7 @@ def test_any_other_error_ends_it(step):
             seen.append(outcome.item)
     assert len(plant.written) < 100
     assert seen == list(range(len(seen)))
-    assert not any("lane-" in thread.name for thread in threading.enumerate())
+    assert not any("lane" in thread.name for thread in threading.enumerate())
 
 
 def test_stopping_early_finishes_what_is_being_written():
@@ -147,7 +177,7 @@ def test_stopping_early_finishes_what_is_being_written():
     assert 3 <= len(written) < 40
     time.sleep(0.1)
     assert plant.written == written  # nothing goes on behind one's back
-    assert not any("lane-" in thread.name or "codec" in thread.name for thread in threading.enumerate())
+    assert not any("lane" in thread.name or "codec" in thread.name for thread in threading.enumerate())
 
 
 def test_an_interrupt_while_waiting_ends_it(monkeypatch):
