@@ -17,8 +17,6 @@ from runtime.runner import ImageRunner, TensorSpec
 if TYPE_CHECKING:
     from export.recipe import Recipe
 
-RUNNERS = ("auto", "tensorrt", "onnxruntime", "pytorch")
-
 
 def open_runner(
     args: argparse.Namespace, recipe: Recipe | None, update: Update, lanes: int = 2
