@@ -45,8 +45,8 @@ def find_plugin(flavor_version: str) -> Path:
 
 
 def needs_plugin(manifest: Manifest) -> bool:
-    """Whether an engine has nodes that the plugin library runs."""
-    return manifest.key.attention == "plugin" or any(choice.form == "plugin" for choice in manifest.attention)
+    """Whether an engine has nodes that the plugin library runs; one of the form `plugin` may have none that fitted."""
+    return any(choice.form == "plugin" for choice in manifest.attention)
 
 
 def is_plugin(path: str | os.PathLike[str]) -> bool:

@@ -53,21 +53,23 @@ def test_the_variable_comes_first(tmp_path, monkeypatch):
 
 
 def test_which_engines_need_it():
-    assert needs_plugin(manifest("plugin"))
+    assert needs_plugin(manifest("plugin", "plugin"))
     assert needs_plugin(manifest("auto", "decomposed", "plugin"))
     assert not needs_plugin(manifest("auto", "decomposed"))
+    assert not needs_plugin(manifest("plugin", "decomposed"))  # no kernel fitted
+    assert not needs_plugin(manifest("plugin"))  # a network without attention
 
 
 def test_the_runner_finds_it_where_none_is_given(tmp_path):
     needed = tensorrt_runner._needed_plugins
     assert needed(manifest("native"), ["a.so"]) == ["a.so"]
-    assert needed(manifest("plugin"), ["x/libcat2dog_plugin_trt1.so"]) == ["x/libcat2dog_plugin_trt1.so"]
+    assert needed(manifest("plugin", "plugin"), ["x/libcat2dog_plugin_trt1.so"]) == ["x/libcat2dog_plugin_trt1.so"]
     with pytest.raises(InputError, match="make plugin"):
-        needed(manifest("plugin"), ["a.so"])
+        needed(manifest("plugin", "plugin"), ["a.so"])
     library = tmp_path / "build" / "plugin" / "libcat2dog_plugin_trt1.so"
     library.parent.mkdir(parents=True)
     library.touch()
-    assert needed(manifest("plugin"), ["a.so"]) == ["a.so", library]
+    assert needed(manifest("plugin", "plugin"), ["a.so"]) == ["a.so", library]
 
 
 def test_a_library_that_does_not_register_is_refused(tmp_path):
