@@ -14,6 +14,8 @@ from accuracy.thresholds import MOST_BYTES
 
 # Nodes that lowering makes are numbered over all operators, and one graph has casts where the other has none.
 _NUMBERED = re.compile(r"(.*\.)([A-Z]\w*)_\d+\.out")
+_NARROW_OUTPUT = re.compile(r"_(fp16|bf16)$")
+_POLICY_CAST = re.compile(r"/Cast_(fp16|bf16|fp32)$")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,12 @@ class Block:
 
 
 def module_of(node: ir.Node) -> str:
-    """Dotted path of the module that made the node, from its name: `network.blocks.0.norm1/Pow`; "" if unknown."""
+    """Dotted path of the module that made the node, from its name: `network.blocks.0.norm1/Pow`; "" if unknown.
+
+    Casts between precisions are named after the value they cast, and belong to no module.
+    """
+    if node.op_type == "Cast" and _POLICY_CAST.search(node.name or ""):
+        return ""
     path, slash, _ = (node.name or "").rpartition("/")
     return path if slash and path != "graph" and " " not in path else ""
 
@@ -114,9 +121,10 @@ def _keys(model: ir.Model) -> dict[str, str]:
             if not is_float(value) or not value.name:
                 continue
             match = _NUMBERED.fullmatch(value.name)
-            if match and node.op_type == "Cast":
+            if node.op_type == "Cast" and (match or _POLICY_CAST.search(node.name or "")):
                 continue
-            stem = f"{match[1]}{match[2]}" if match else value.name
+            # A graph output that is narrow inside has its own name only behind the cast that widens it.
+            stem = f"{match[1]}{match[2]}" if match else _NARROW_OUTPUT.sub("", value.name)
             count[stem] += 1
             keys[value.name] = f"{stem}#{count[stem]}" if match else stem
     return keys

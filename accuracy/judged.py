@@ -29,11 +29,16 @@ def judged(metric: str, threshold: float, quiet: bool = False) -> CompareFunctio
             expected = {name: other[name]} if name in other else {}
             each = scores(metric, {name: array}, expected)
             if not quiet:
-                print(f"{name}: {metric} {min(each):.5g}, expected at least {threshold:g}")
+                print(f"{name}: {metric} {score_text(metric, min(each))}, expected at least {threshold:g}")
             matched[name] = min(each) >= threshold
         return matched
 
     return compare_outputs
+
+
+def score_text(metric: str, score: float) -> str:
+    """A score with the digits that tell: decibels to two places, a cosine as far as it is from 1."""
+    return f"{score:.2f}" if metric == "psnr" else f"{score:.8g}"
 
 
 def write_script(path: Path, metric: str, threshold: float) -> None:

@@ -185,13 +185,15 @@ def _polygraphy(onnx: Path, folder: Path) -> str:
 
 
 def _print(facts: dict[str, Any]) -> None:
+    from accuracy.judged import score_text
+
     title = f"{facts['name']} {facts['precision']} against {facts['against']}; worst sample of each"
     columns = ("runner", "output", facts["metric"], "SSIM", "grey levels", "relative error", "cosine", "verdict")
     rows = [
         (
             each["name"],
             output,
-            float(min(each["scores"])),
+            score_text(facts["metric"], min(each["scores"])),
             *(None if m[name] is None else f"{m[name]:.5g}" for name in ("ssim", "grey_levels")),
             f"{m['relative_error']:.2e}",
             f"{m['cosine']:.6f}",
@@ -231,8 +233,12 @@ def _print_blocks(divergence: dict[str, Any]) -> None:
 
 
 def _failure(facts: dict[str, Any]) -> str:
+    from accuracy.judged import score_text
+
     failed = [each for each in facts["candidates"] if not each["passed"]]
-    what = "; ".join(f"{each['name']} has {facts['metric']} {min(each['scores']):.5g}" for each in failed)
+    what = "; ".join(
+        f"{each['name']} has {facts['metric']} {score_text(facts['metric'], min(each['scores']))}" for each in failed
+    )
     where = facts["divergence"]["why"] if facts["divergence"] else "look for the layer without --no-blocks"
     with contextlib.suppress(StopIteration):
         what = what or next(note for note in facts["notes"] if "gate" in note)

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ def blocks(language):
 
 
 def commands(language):
-    lines = [line.split("  #")[0].strip() for block in blocks(language) for line in block.splitlines()]
+    joined = [block.replace("\\\n", " ") for block in blocks(language)]
+    lines = [line.split("  #")[0].strip() for block in joined for line in block.splitlines()]
     return [shlex.split(line) for line in lines if line and not line.startswith("#")]
 
 
@@ -39,6 +41,10 @@ def test_the_commands_run(shop, words):
     (shop.folder / "my_models.py").write_text(example)
     if words[0] == "python":
         words = [shop.command()[0], str(ROOT / words[1]), *words[2:]]
+    elif words[0] == ".venv/bin/polygraphy":
+        words = [str(Path(sys.executable).with_name("polygraphy")), *words[1:]]
+        if not (shop.folder / "build/accuracy").exists():  # the command before it makes what it loads
+            assert shop.cat2dog("accuracy", "--model", "models/tiny-128").returncode == 0
     else:
         assert words[0] == ".venv/bin/cat2dog"
         words = shop.command(*words[1:])
@@ -61,7 +67,7 @@ def test_the_long_ones_are_well_formed(words):
         assert Path(model[0] if isinstance(model, list) else model).parts[0] == "models"
 
 
-@pytest.mark.parametrize("target", ["run", "test", "engines", "test-all", "test-gpu"])
+@pytest.mark.parametrize("target", ["run", "test", "engines", "accuracy", "test-all", "test-gpu"])
 def test_make_targets_exist(target):
     assert re.search(rf"`?make {target}\b", README)
     done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)

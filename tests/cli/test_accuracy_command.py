@@ -1,0 +1,111 @@
+"""`cat2dog accuracy`, as a user meets it: the verdict, what is filed, and Polygraphy's own word on it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.xdist_group("shop")
+
+MODELS = '''
+import numpy as np
+import torch
+from torch import nn
+
+from export.recipe import ModuleRecipe
+from runtime.runner import TensorSpec
+
+
+def recipe(judge):
+    def build():
+        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                             nn.Linear(8, 10))
+
+    return ModuleRecipe("little", build, [TensorSpec("image", "float32", (-1, 3, 16, 16))],
+                        [TensorSpec("logits", "float32", (-1, 10))], judge=judge, samples=3)
+
+
+def sound():
+    return recipe(("top1", 1.0))
+
+
+def strict():
+    return recipe(("cosine", 1.0))
+'''  # fmt: skip
+
+
+def polygraphy(shop, command: str) -> subprocess.CompletedProcess[str]:
+    """A command that was printed, run by the environment's own Polygraphy."""
+    words = shlex.split(command)
+    assert words[0] == "polygraphy"
+    words[0] = str(Path(sys.executable).with_name("polygraphy"))
+    return subprocess.run(words, cwd=shop.folder, env=shop.environment(), capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def models(shop):
+    (shop.folder / "accuracy_models.py").write_text(MODELS)
+
+
+def test_a_recipe_of_ones_own(shop, models):
+    words = ("--recipe", "accuracy_models:sound", "--attention", "decomposed", "--json")
+    done = shop.cat2dog("accuracy", *words)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["verdict"] == "passed" and facts["metric"] == "top1" and facts["threshold"] == 1.0
+    assert [each["name"] for each in facts["candidates"]] == ["onnxruntime-onnx", "onnxruntime-lowered-decomposed"]
+    for each in facts["candidates"]:
+        assert each["scores"] == [1.0] * 3
+        assert 0 < each["outputs"]["logits"]["relative_error"] < 1e-2 and each["outputs"]["logits"]["psnr_db"] is None
+    assert any(note.startswith("no engine was run") for note in facts["notes"])
+    assert [block["name"] for block in facts["divergence"]["blocks"]] == ["0", "1", "2", "3", "4"]
+    assert facts["divergence"]["suspect"] is None
+    folder = shop.folder / facts["folder"]
+    assert json.loads((folder / "report.json").read_text()) == facts
+    assert {path.name for path in folder.iterdir()} == {
+        "inputs.json", "golden.json", "outputs.json", "compare.py", "report.json", "divergence.png",
+    }  # fmt: skip
+    assert not [path for path in (shop.folder / "build/onnx").iterdir() if path.name.startswith(".tmp")]
+
+
+def test_a_verdict_that_fails_and_polygraphy_agrees(shop, models):
+    words = ("--recipe", "accuracy_models:strict", "--attention", "decomposed")
+    done = shop.cat2dog("accuracy", *words)
+    assert done.returncode == 3, done.stdout
+    assert "verdict: failed" in done.stdout and "error against depth" in done.stdout
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "onnxruntime-onnx has cosine 0.9999" in line and "expected at least 1:" in line and "no block jumps" in line
+    (command, _) = [line.removeprefix("again: ") for line in done.stdout.splitlines() if line.startswith("again: ")]
+    again = polygraphy(shop, command)
+    assert again.returncode == 1, again.stdout[-2000:]
+    assert "logits: cosine 0.9999" in again.stdout and "expected at least 1" in again.stdout
+
+
+def test_bf16_is_judged_with_its_rounding(shop, models):
+    words = ("--recipe", "accuracy_models:sound", "--precision", "bf16", "--attention", "decomposed", "--no-blocks")
+    done = shop.cat2dog("accuracy", *words, "--output", "wide", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["folder"] == "wide" and facts["divergence"] is None
+    assert all(1e-4 < each["outputs"]["logits"]["relative_error"] < 5e-2 for each in facts["candidates"])
+    assert facts["commands"] == []  # ONNX Runtime has no BF16 on a CPU: plain Polygraphy cannot run these files
+
+
+def test_fp32_compares_the_lowered_graph_with_the_exported_one(shop, models):
+    words = ("--recipe", "accuracy_models:sound", "--precision", "fp32", "--json")
+    done = shop.cat2dog("accuracy", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["divergence"]["suspect"] is None
+
+
+def test_the_words_of_the_gate_are_understood():
+    """What the refusal of an engine tells one to type is what this command takes."""
+    from cli.main import parse
+
+    args = parse(["accuracy", "--model", "models/500m-256", "--precision", "bf16"])
+    assert args.model == Path("models/500m-256") and args.precision == "bf16"
