@@ -12,7 +12,7 @@ HEAD = "| checkpoint | precision | attention | ms (p95) | worst PSNR dB | plan M
 
 
 def table(paths: Sequence[Path]) -> str:
-    """One line an engine, in the order of the files, by checkpoint's tokens."""
+    """One line an engine, in the order of the files and of the engines in each."""
     lines = [HEAD, "|" + " --- |" * HEAD.count(" |")]
     for path in paths:
         lines += [_line(row) for row in json.loads(path.read_text("utf-8"))["engines"]]
@@ -26,7 +26,7 @@ def _line(row: dict[str, Any]) -> str:
         row["precision"],
         row["attention"],
         f"{row['ms']['median']:.2f} ({row['ms']['p95']:.2f})",
-        f"{min(scores):.1f} of {len(scores)}",
+        f"{min(scores):.1f} of {len(scores)}" if scores else row["gate"]["state"],
         f"{row['bytes'] / 1e6:.0f}",
         f"{row['build_seconds']:.0f}",
     ]
