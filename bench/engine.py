@@ -13,22 +13,22 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.machine import machine
-from runtime import cuda, plugins
-from runtime.engine_file import engine_manifest, open_engine
+from runtime import cuda
 from runtime.errors import ToolchainError
 from runtime.files import write_text
-from runtime.flavors import Flavor, load_flavor
-from runtime.gpu import find_gpus, no_gpu_reason
+from runtime.flavors import load_flavor
+from runtime.loaded_engine import LoadedEngine
 from runtime.manifest import Manifest
-from runtime.runner import TensorSpec
+from runtime.runner import DYNAMIC, TensorSpec
+from runtime.tensorrt_runner import load_engine
 
-_DTYPES = {"UINT8": "uint8", "HALF": "float16", "FLOAT": "float32", "INT32": "int32", "INT64": "int64", "INT8": "int8"}
 _SETS = 3
 
 
@@ -41,9 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, help="batch size (default: the engine's largest)")
     parser.add_argument("--profile", action="store_true", help="also time each layer")
     args = parser.parse_args(arguments)
-    if not find_gpus():
-        print(f"error: no GPU to measure on: {no_gpu_reason()}", file=sys.stderr)
-        return 1
     rows = []
     for path in args.engine:
         try:
@@ -64,33 +61,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(path: Path, repeats: int, batch: int | None, profile: bool) -> dict[str, Any]:
     """Latency of one engine, and what its manifest says of it."""
-    gpu = find_gpus()[0]
-    key = engine_manifest(path).key
-    trt = load_flavor(key.flavor)
-    flavor = Flavor(key.flavor, str(trt.__version__), sys.executable, can_build=True, can_run=True)
-    logger = trt.Logger(trt.Logger.ERROR)
-    trt.init_libnvinfer_plugins(logger, "")
-    with open_engine(path, flavor, gpu) as (manifest, plan):
-        if plugins.needs_plugin(manifest):
-            plugins.load_plugin(plugins.find_plugin(key.flavor_version))
-        cuda.set_device(gpu.index)
-        runtime = trt.Runtime(logger)
-        engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        raise ToolchainError(f"TensorRT cannot load {path}")
+    manifest, engine = load_engine(path)
+    size = batch or manifest.key.batch[2]
     with contextlib.ExitStack() as stack:
+        stack.callback(engine.close)
         stream = stack.enter_context(cuda.Stream())
-        context = engine.create_execution_context()
-        sets = [_bind(trt, engine, batch or key.batch[2], turn, stack, stream) for turn in range(_SETS)]
-        run = _runner(trt, context, stream)
-        for tensors in sets:
-            run(tensors)
+        memory = stack.enter_context(cuda.DeviceBuffer(engine.activation_bytes))
+        contexts = [_context(engine, memory, stream, size, turn, stack) for turn in range(_SETS)]
+        for context in contexts:
+            _run(context, stream)
         stream.synchronize()
-        times = _replays(sets, run, stream, stack, repeats)
-        layers = _layers(trt, engine, context, sets[0], run, stream) if profile else None
+        times = _replays(contexts, stream, stack, repeats)
+        layers = _layers(load_flavor(manifest.key.flavor), contexts[0], stream) if profile else None
     return {
         "engine": path.name,
-        "batch": batch or key.batch[2],
+        "batch": size,
         "ms": {
             "median": round(statistics.median(times), 4),
             "least": round(min(times), 4),
@@ -120,45 +105,48 @@ def _said(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _bind(
-    trt: Any, engine: Any, batch: int, turn: int, stack: contextlib.ExitStack, stream: cuda.Stream
-) -> dict[str, Any]:
+def _context(
+    engine: LoadedEngine,
+    memory: cuda.DeviceBuffer,
+    stream: cuda.Stream,
+    batch: int,
+    turn: int,
+    stack: contextlib.ExitStack,
+) -> Any:
+    """A context with random inputs of its own: one that a graph was captured from must not be changed any more."""
     rng = np.random.default_rng(turn)
-    tensors = {}
-    for index in range(engine.num_io_tensors):
-        name = engine.get_tensor_name(index)
-        shape = tuple(batch if size == -1 else int(size) for size in engine.get_tensor_shape(name))
-        spec = TensorSpec(name, _DTYPES[engine.get_tensor_dtype(name).name], shape)
+    shapes = [tuple(batch if size == DYNAMIC else size for size in spec.shape) for spec in engine.inputs]
+    context = engine.context(memory, stream, tuple(shapes))
+    for spec in engine.inputs + engine.outputs:
+        shape = tuple(context.get_tensor_shape(spec.name))
         size = int(np.prod(shape)) * spec.numpy_dtype.itemsize
         buffer = stack.enter_context(cuda.DeviceBuffer(size))
-        is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-        if is_input:
-            with cuda.PinnedBuffer(size) as pinned:
-                drawn = rng.integers(0, 255, shape) if spec.dtype == "uint8" else rng.standard_normal(shape)
-                pinned.view(spec.numpy_dtype, shape)[...] = drawn
-                cuda.copy_to_device(buffer, pinned, size, stream)
-                stream.synchronize()
-        tensors[name] = (buffer.address, shape if is_input else None)
-    return tensors
+        if spec in engine.inputs:
+            _fill(buffer, _random(rng, spec, shape), stream)
+        context.set_tensor_address(spec.name, buffer.address)
+    return context
 
 
-def _runner(trt: Any, context: Any, stream: cuda.Stream) -> Any:
-    def run(tensors: dict[str, Any]) -> None:
-        for name, (address, shape) in tensors.items():
-            if shape is not None:
-                context.set_input_shape(name, shape)
-            context.set_tensor_address(name, address)
-        if not context.execute_async_v3(stream.address):
-            raise ToolchainError("TensorRT could not run the engine")
-
-    return run
+def _random(rng: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray:
+    drawn = rng.integers(0, 255, shape) if spec.dtype == "uint8" else rng.standard_normal(shape)
+    return drawn.astype(spec.numpy_dtype)
 
 
-def _replays(
-    sets: list[dict[str, Any]], run: Any, stream: cuda.Stream, stack: contextlib.ExitStack, repeats: int
-) -> list[float]:
+def _fill(buffer: cuda.DeviceBuffer, array: np.ndarray, stream: cuda.Stream) -> None:
+    with cuda.PinnedBuffer(array.nbytes) as pinned:
+        pinned.view(array.dtype, array.shape)[...] = array
+        cuda.copy_to_device(buffer, pinned, array.nbytes, stream)
+        stream.synchronize()
+
+
+def _run(context: Any, stream: cuda.Stream) -> None:
+    if not context.execute_async_v3(stream.address):
+        raise ToolchainError("TensorRT could not run the engine")
+
+
+def _replays(contexts: list[Any], stream: cuda.Stream, stack: contextlib.ExitStack, repeats: int) -> list[float]:
     """Milliseconds of one inference, each of a replay."""
-    graphs = [stack.enter_context(cuda.Graph(stream, lambda tensors=tensors: run(tensors))) for tensors in sets]
+    graphs = [stack.enter_context(cuda.Graph(stream, partial(_run, context, stream))) for context in contexts]
     first, second = stack.enter_context(cuda.Event()), stack.enter_context(cuda.Event())
     times = []
     for turn in range(repeats + 20):
@@ -171,7 +159,7 @@ def _replays(
     return times
 
 
-def _layers(trt: Any, engine: Any, context: Any, tensors: dict[str, Any], run: Any, stream: cuda.Stream) -> list[Any]:
+def _layers(trt: Any, context: Any, stream: cuda.Stream) -> list[Any]:
     """Each layer's name, median microseconds, and what the inspector says of its type and tactic."""
 
     class Profiler(trt.IProfiler):
@@ -185,9 +173,9 @@ def _layers(trt: Any, engine: Any, context: Any, tensors: dict[str, Any], run: A
     profiler = Profiler()
     context.profiler = profiler
     for _ in range(25):
-        run(tensors)
+        _run(context, stream)
         stream.synchronize()
-    inspector = engine.create_engine_inspector()
+    inspector = context.engine.create_engine_inspector()
     inspector.execution_context = context
     # 8.6 writes raw control characters into its JSON.
     told = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON), strict=False)["Layers"]

@@ -59,20 +59,10 @@ class TensorRTRunner:
             raise InputError(f"{lanes} lanes were asked for; expected 1 to {_MOST_LANES}")
         if wait not in WAITS:
             raise InputError(f"wait is '{wait}'; expected one of {', '.join(WAITS)}")
-        path = Path(engine_path)
-        built_by = engine_manifest(path).key.flavor
-        name = flavor or built_by
-        chosen = _choose_gpu(device)
-        trt = load_flavor(name)
-        usable = Flavor(name, str(trt.__version__), sys.executable, can_build=True, can_run=True)
         self.lanes = lanes
         self._device = device
         with contextlib.ExitStack() as stack:
-            with open_engine(path, usable, chosen) as (self.manifest, plan):
-                cuda.use_device(device)
-                log = make_log(trt)
-                _load_plugins(trt, log, _needed_plugins(self.manifest, plugins))
-                engine = LoadedEngine(trt, log, plan, path, self.manifest)
+            self.manifest, engine = load_engine(engine_path, flavor, device, plugins)
             stack.callback(engine.close)
             self.inputs, self.outputs = engine.inputs, engine.outputs
             self._wanted = [(spec.name, spec.numpy_dtype) for spec in self.inputs]
@@ -180,6 +170,26 @@ class TensorRTRunner:
                 raise lost from error
             except ToolchainError:
                 pass  # the first error says more
+
+
+def load_engine(
+    engine_path: str | os.PathLike[str],
+    flavor: str | None = None,
+    device: int = 0,
+    plugins: Sequence[str | os.PathLike[str]] = (),
+) -> tuple[Manifest, LoadedEngine]:
+    """The first steps of `TensorRTRunner`, with the same arguments and errors, for who runs the engine otherwise."""
+    path = Path(engine_path)
+    built_by = engine_manifest(path).key.flavor
+    name = flavor or built_by
+    chosen = _choose_gpu(device)
+    trt = load_flavor(name)
+    usable = Flavor(name, str(trt.__version__), sys.executable, can_build=True, can_run=True)
+    with open_engine(path, usable, chosen) as (manifest, plan):
+        cuda.use_device(device)
+        log = make_log(trt)
+        _load_plugins(trt, log, _needed_plugins(manifest, plugins))
+        return manifest, LoadedEngine(trt, log, plan, path, manifest)
 
 
 def _choose_gpu(device: int) -> gpu.Gpu:

@@ -93,6 +93,9 @@ class FakeCuda:
         self.waits.append("block")
         return (GOOD if event in self.alive else Status.cudaErrorInvalidValue,)
 
+    def cudaEventElapsedTime(self, start, end):
+        return GOOD, 0.5
+
     def cudaStreamSynchronize(self, stream):
         self.waits.append("spin")
         return (GOOD if stream in self.alive else Status.cudaErrorInvalidValue,)
