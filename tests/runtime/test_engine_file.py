@@ -14,23 +14,14 @@ from runtime.errors import AccuracyError, EngineMismatch, InputError
 from runtime.files import write_bytes
 from runtime.flavors import Flavor
 from runtime.gpu import Gpu
-from runtime.manifest import Build, EngineKey, Gate, Manifest, manifest_path, write_manifest
+from runtime.manifest import Build, Gate, Manifest, manifest_path, write_manifest
+from tests.runtime import stand_ins
 
 PLAN = b"a plan" * 1000
 REBUILD = "cat2dog build --model models/tiny-128 --precision fp16 --flavor tensorrt"
 FLAVOR = Flavor("tensorrt", "10.14.1", "python", True, True)
 H200 = Gpu(0, "NVIDIA H200", "9.0", 141 << 30, "13.0")
-KEY = EngineKey(
-    checkpoint="tiny-128",
-    onnx_sha256="a" * 64,
-    weights_sha256="b" * 64,
-    precision="fp16",
-    attention="native",
-    flavor="tensorrt",
-    flavor_version="10.14.1",
-    gpu="NVIDIA H200",
-    compute_capability="9.0",
-)
+KEY = replace(stand_ins.KEY, flavor_version="10.14.1", gpu="NVIDIA H200", compute_capability="9.0")
 AOT = replace(KEY, gpu=None, compute_capability=None, targets=("8.0", "8.9"))
 
 
