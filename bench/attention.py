@@ -12,6 +12,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from engines.kernels.driver import LoadedPlan, bind
 from engines.kernels.library import planner
 from engines.kernels.problem import AttentionProblem
 from engines.kernels.sizes import evaluate
+from runtime.errors import ToolchainError
 from runtime.files import sha256_file, write_text
 from runtime.gpu import find_gpus, multiprocessors
 
@@ -73,9 +75,7 @@ def _case(torch: Any, precision: str, tokens: int, heads: int, size: int, batch:
     gpu = find_gpus()[0]
     plan_for = planner(gpu.compute_capability, gpu.name)
     problem = AttentionProblem(precision, heads, size, tokens, tokens, size**-0.5, (batch, batch, batch))
-    turned = AttentionProblem(
-        precision, heads, size, tokens, tokens, size**-0.5, (batch, batch, batch), qk_norm=1e-6, rope=True
-    )
+    turned = replace(problem, qk_norm=1e-6, rope=True)
     launches: dict[str, Launch] = {}
     variants = {}
     loaded: list[LoadedPlan] = []
@@ -90,6 +90,9 @@ def _case(torch: Any, precision: str, tokens: int, heads: int, size: int, batch:
             name = "triton tutorial" + ", warp-specialised" * specialised
             launches[name] = _tutorial_launch(tutorial, apart, size, specialised)
     times, failed = _in_turn(torch, launches)
+    for name in outputs:
+        if name in failed:
+            raise ToolchainError(f"the kernel '{name}' failed: {failed[name]}")
     expected = torch.nn.functional.scaled_dot_product_attention(*(x.double() for x in _few(apart[0])))
     got = outputs["plugin"].reshape(batch, tokens, heads, size).transpose(1, 2)[:1, :2]
     operations = problem.operations * batch
