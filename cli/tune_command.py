@@ -68,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure, and file after every problem."""
     keys = _keys(args)
     if args.compile_only:
+        if args.output or args.results:
+            raise InputError("--output and --results go with measuring; --compile-only fills the folder of kernels")
         return _compile(args, keys)
     if args.target:
         raise InputError("--target goes with --compile-only; measuring is for the GPU at hand")

@@ -41,6 +41,12 @@ def test_a_target_that_no_kernel_has(shop):
     assert message == "kernels are compiled for 8.0, 8.6, 8.9, 9.0, 10.0, 12.0, not 7.5"
 
 
+@pytest.mark.parametrize("option", ["--output", "--results"])
+def test_a_file_that_compiling_would_not_write(shop, option):
+    message = refused(shop, "tune", "--compile-only", "--model", "tiny-128", option, "x.json")
+    assert message == "--output and --results go with measuring; --compile-only fills the folder of kernels"
+
+
 def test_a_target_without_compile_only(shop):
     message = refused(shop, "tune", "--target", "9.0")
     assert message == "--target goes with --compile-only; measuring is for the GPU at hand"
