@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import compose, console, options
-from runtime.errors import AccuracyError, InputError, MissingExtra
+from runtime.errors import AccuracyError, MissingExtra, ToolchainError
 
 if TYPE_CHECKING:
     from accuracy.comparison import Judged
@@ -139,7 +139,7 @@ def _engine(
             settle_gate(made.path, recipe, update)
     except AccuracyError as refusal:
         return [], str(refusal).split(": find the diverging layer")[0], True
-    except InputError as reason:
+    except ToolchainError as reason:  # what can be said of the ONNX is worth saying without an engine
         return [], f"no engine was run: {reason}", False
     return [HouseRunner(lambda: TensorRTRunner(made.path), f"{made.manifest.key.flavor}-engine")], "", False
 
@@ -242,4 +242,4 @@ def _failure(facts: dict[str, Any]) -> str:
     where = facts["divergence"]["why"] if facts["divergence"] else "look for the layer without --no-blocks"
     with contextlib.suppress(StopIteration):
         what = what or next(note for note in facts["notes"] if "gate" in note)
-    return f"{what}, expected at least {facts['threshold']:g}: {where}"
+    return f"{what}; expected at least {facts['threshold']:g}: {where}"

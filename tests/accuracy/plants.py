@@ -34,10 +34,16 @@ def recipe():
 
 
 @lru_cache(maxsize=3)
+def neutral(precision: str) -> Path:
+    """The micro checkpoint as it is exported."""
+    return export(recipe(), Path(_folder().name) / f"micro-64_{precision}.onnx", precision).path
+
+
+@lru_cache(maxsize=3)
 def graph(precision: str) -> Path:
-    """The decomposed graph of the micro checkpoint, batch 1."""
-    neutral = export(recipe(), Path(_folder().name) / f"micro-64_{precision}.onnx", precision).path
-    return lowered_reference(neutral, "decomposed") if precision == "fp32" else lowered(neutral, "decomposed")
+    """Its decomposed graph, batch 1."""
+    made = lowered_reference if precision == "fp32" else lowered
+    return made(neutral(precision), "decomposed")
 
 
 def changed(source: Path, name: str, *changes) -> Path:

@@ -9,9 +9,11 @@ from accuracy.blocks import find_blocks, same_values
 from accuracy.divergence import first_divergence
 from accuracy.plot import write_plot
 from accuracy.thresholds import UNIT
-from engines.lowering import load
+from engines.batch import BatchProfile
+from engines.lowering import load, lower
 from engines.proxy import runnable
 from tests.accuracy import plants
+from tests.engines.stand_ins import StandInPlanner
 
 pytestmark = pytest.mark.xdist_group("accuracy")
 
@@ -93,6 +95,21 @@ def test_a_softmax_without_its_maximum(feed):
     assert divergence.suspect == "network.blocks.3", divergence.why
     assert divergence.op == f"{softmax}.Exp", divergence.why
     assert "NaN or infinite" in divergence.why
+
+
+def test_a_graph_with_fused_attention(feed):
+    """Its nodes run by their bodies, and what was folded into them has no counterpart in the FP32 graph."""
+    neutral = plants.neutral("fp16")
+    fused = lower(neutral, "plugin", BatchProfile(1, 1, 1), StandInPlanner()).path
+    with runnable(fused) as path:
+        sound = first_divergence(path, plants.graph("fp32"), feed, "fp16")
+    assert sound.suspect is None and len(sound.blocks) == 9, sound.why
+    gain = next(node for node in load(fused).graph if node.name.startswith("network.blocks.1.attention/Att")).inputs[2]
+    wrong = plants.scale_weight(gain.name, 1.5)
+    with runnable(plants.changed(fused, "fused", wrong)) as path:
+        divergence = first_divergence(path, plants.graph("fp32"), feed, "fp16")
+    assert divergence.suspect == "network.blocks.1", divergence.why
+    assert divergence.op.startswith("network.blocks.1.attention/Attention"), divergence.why
 
 
 def test_the_plot_marks_the_suspect(feed, tmp_path):

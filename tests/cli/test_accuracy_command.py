@@ -10,6 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from cli import accuracy_command
+from cli.main import parse
+from runtime.errors import AccuracyError, ToolchainError
+from runtime.flavors import Flavor
+from runtime.gpu import Gpu
+
 pytestmark = pytest.mark.xdist_group("shop")
 
 MODELS = '''
@@ -79,7 +85,9 @@ def test_a_verdict_that_fails_and_polygraphy_agrees(shop, models):
     assert done.returncode == 3, done.stdout
     assert "verdict: failed" in done.stdout and "error against depth" in done.stdout
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "onnxruntime-onnx has cosine 0.9999" in line and "expected at least 1:" in line and "no block jumps" in line
+    assert (
+        "onnxruntime-onnx has cosine 0.9999" in line and "; expected at least 1:" in line and "no block jumps" in line
+    )
     (command, _) = [line.removeprefix("again: ") for line in done.stdout.splitlines() if line.startswith("again: ")]
     again = polygraphy(shop, command)
     assert again.returncode == 1, again.stdout[-2000:]
@@ -105,7 +113,31 @@ def test_fp32_compares_the_lowered_graph_with_the_exported_one(shop, models):
 
 def test_the_words_of_the_gate_are_understood():
     """What the refusal of an engine tells one to type is what this command takes."""
-    from cli.main import parse
-
     args = parse(["accuracy", "--model", "models/500m-256", "--precision", "bf16"])
     assert args.model == Path("models/500m-256") and args.precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("error", "refused", "said"),
+    [
+        (AccuracyError("engine e was refused by the accuracy gate with 12 dB: find the diverging layer with ..."), True,
+         "engine e was refused by the accuracy gate with 12 dB"),
+        (ToolchainError("the builder ran out of memory"), False, "no engine was run: the builder ran out of memory"),
+    ],
+)  # fmt: skip
+def test_an_engine_that_is_refused_fails_the_verdict_and_one_that_is_not_built_does_not(
+    monkeypatch, error, refused, said
+):
+    def find(request):
+        raise error
+
+    monkeypatch.setattr("runtime.gpu.find_gpus", lambda: [Gpu(0, "NVIDIA H100", "9.0", 80 << 30, "13.0")])
+    flavor = Flavor("tensorrt", "10.14.0", sys.executable, can_build=True, can_run=True)
+    monkeypatch.setattr("runtime.flavors.find_flavors", lambda: [flavor])
+    monkeypatch.setattr("engines.build.find", find)
+    monkeypatch.setattr("cli.compose.build_request", lambda *given: None)
+    args = parse(["accuracy", "--model", "models/tiny-128"])
+    assert accuracy_command._engine(args, None, None, lambda what, fraction: None) == ([], said, refused)
+    facts = {"candidates": [], "notes": [said], "metric": "psnr", "threshold": 30.0, "divergence": None}
+    if refused:
+        assert accuracy_command._failure(facts).startswith(f"{said}; expected at least 30: ")
