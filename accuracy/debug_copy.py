@@ -51,14 +51,20 @@ def _copy(path: Path, marks: Collection[str], given: Mapping[str, np.ndarray]) -
     for name, array in given.items():
         _give(model, name, values[name], array.shape)
     model.graph.outputs[:] = [values[name] for name in marks]
-    # Beside the original, because it shares its external data by relative name.
-    descriptor, written = tempfile.mkstemp(prefix=f".tmp-{os.getpid()}-", suffix=".onnx", dir=path.parent)
+    with beside(path) as copy:
+        ir.save(model, copy)
+        yield copy, {mark: str(values[mark].name) for mark in marks}
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """An empty file in the folder of `path`, because a copy shares its external data by relative name; then removed."""
+    descriptor, name = tempfile.mkstemp(prefix=f".tmp-{os.getpid()}-", suffix=".onnx", dir=path.parent)
     os.close(descriptor)
     try:
-        ir.save(model, written)
-        yield Path(written), {mark: str(values[mark].name) for mark in marks}
+        yield Path(name)
     finally:
-        Path(written).unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
 
 
 def _give(model: ir.Model, name: str, value: ir.Value, shape: tuple[int, ...]) -> None:

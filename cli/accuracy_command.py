@@ -72,7 +72,7 @@ def _need_polygraphy() -> None:
 
 
 def _examine(args: argparse.Namespace, recipe: Recipe, update: console.Update) -> dict[str, Any]:
-    from accuracy.candidates import form_for, lowered, runnable_here
+    from accuracy.candidates import form_for, lowered, rounded, runnable_here
     from accuracy.comparison import compare
     from accuracy.polygraphy_runner import onnx_runner
     from runtime.files import write_text
@@ -85,15 +85,18 @@ def _examine(args: argparse.Namespace, recipe: Recipe, update: console.Update) -
     validation = compose.validation_of(recipe, update)
     engine, engine_note, refused = _engine(args, recipe, validation, update)
     update("comparing", None)
-    with runnable_here(graphs) as paths:
+    with runnable_here(graphs) as paths, contextlib.ExitStack() as copies:
+        candidate = list(paths.values())[1]
         runners = [onnx_runner(path, f"onnxruntime-{name}") for name, path in paths.items()]
+        if args.precision == "fp16":
+            runners.append(onnx_runner(copies.enter_context(rounded(candidate)), f"onnxruntime-rounded-{form}"))
         judge = (validation.metric, validation.threshold)
         found = compare([*runners, *engine], validation.feed, validation.expected, judge, folder)
-        worst = min(found[:2], key=lambda each: min(each.scores)).worst
+        worst = min(found[: len(runners)], key=lambda each: min(each.scores)).worst
         divergence = None
         if not args.no_blocks:
             sample = {name: array[worst : worst + 1] for name, array in validation.feed.items()}
-            divergence = _diverge(args, recipe, form, list(paths.values())[1], sample, folder, update)
+            divergence = _diverge(args, recipe, form, candidate, sample, folder, update)
         plain = [path for name, path in graphs.items() if paths[name] == path]
     passed = all(each.passed for each in found) and not refused
     facts: dict[str, Any] = {

@@ -42,6 +42,22 @@ def sound():
 
 def strict():
     return recipe(("cosine", 1.0))
+
+
+class Scale(nn.Module):
+    """Divides by the root of the mean square of large numbers, without calling itself a norm."""
+
+    def forward(self, x):
+        x = 3000 * x
+        return x / (x * x).mean((1, 2, 3), keepdim=True).sqrt()
+
+
+def overflowing():
+    def build():
+        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), Scale(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    return ModuleRecipe("overflowing", build, [TensorSpec("image", "float32", (-1, 3, 16, 16))],
+                        [TensorSpec("means", "float32", (-1, 8))], samples=2)
 '''  # fmt: skip
 
 
@@ -64,7 +80,8 @@ def test_a_recipe_of_ones_own(shop, models):
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert facts["verdict"] == "passed" and facts["metric"] == "top1" and facts["threshold"] == 1.0
-    assert [each["name"] for each in facts["candidates"]] == ["onnxruntime-onnx", "onnxruntime-lowered-decomposed"]
+    names = ["onnx", "lowered-decomposed", "rounded-decomposed"]
+    assert [each["name"] for each in facts["candidates"]] == [f"onnxruntime-{name}" for name in names]
     for each in facts["candidates"]:
         assert each["scores"] == [1.0] * 3
         assert 0 < each["outputs"]["logits"]["relative_error"] < 1e-2 and each["outputs"]["logits"]["psnr_db"] is None
@@ -92,6 +109,18 @@ def test_a_verdict_that_fails_and_polygraphy_agrees(shop, models):
     again = polygraphy(shop, command)
     assert again.returncode == 1, again.stdout[-2000:]
     assert "logits: cosine 0.9999" in again.stdout and "expected at least 1" in again.stdout
+
+
+def test_an_overflow_that_onnx_runtime_hides(shop, models):
+    done = shop.cat2dog("accuracy", "--recipe", "accuracy_models:overflowing", "--json")
+    assert done.returncode == 3, done.stdout
+    facts = json.loads(done.stdout)
+    assert facts["candidates"][2]["passed"] is False
+    divergence = facts["divergence"]
+    assert divergence["suspect"] == "1" and divergence["op"].startswith("1/Mul"), divergence["why"]
+    guilty = next(op for op in divergence["ops"] if op["name"] == divergence["op"])
+    assert guilty["not_finite"] > 0 and 256 < guilty["input_largest"] < 65504
+    assert "NaN or infinite from inputs up to" in done.stderr and "FP16 ends at 65504" in done.stderr
 
 
 def test_bf16_is_judged_with_its_rounding(shop, models):
