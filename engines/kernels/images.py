@@ -59,8 +59,8 @@ def triton_kernel(
 ) -> Compiled:
     """`function` of attention_triton.py for compute capability `target` ("9.0").
 
-    `signature` names the types of all arguments that are no constants, in Triton's words. Raises MissingExtra without
-    the compiler, ToolchainError where it fails.
+    `signature` names the types of all arguments that are no constants, in Triton's words. Raises InputError without the
+    compiler, ToolchainError where it fails.
     """
     recipe = {
         "source": _source("attention_triton.py"),
