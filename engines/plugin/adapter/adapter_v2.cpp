@@ -167,14 +167,7 @@ private:
     template <typename Read>
     IPluginV2* make(AsciiChar const* layer, Read&& read) noexcept {
         char const* const name = layer != nullptr ? layer : "";
-        try {
-            return new PluginV2(Node{kind_, name, read(), nullptr});
-        } catch (std::exception const& error) {
-            report_error(kind_, name, error.what());
-        } catch (...) {
-            report_error(kind_, name, "an unknown error");
-        }
-        return nullptr;
+        return guarded<IPluginV2*>(kind_, name, nullptr, [&] { return new PluginV2(Node{kind_, name, read(), nullptr}); });
     }
 
     char const* kind_;

@@ -169,14 +169,7 @@ public:
     // An engine gives back the fields that it was built from, so both phases are one.
     IPluginV3* createPlugin(AsciiChar const* layer, PluginFieldCollection const* fields, TensorRTPhase) noexcept override {
         char const* const name = layer != nullptr ? layer : "";
-        try {
-            return new PluginV3(Node{kind_, name, read_fields(fields), nullptr});
-        } catch (std::exception const& error) {
-            report_error(kind_, name, error.what());
-        } catch (...) {
-            report_error(kind_, name, "an unknown error");
-        }
-        return nullptr;
+        return guarded<IPluginV3*>(kind_, name, nullptr, [&] { return new PluginV3(Node{kind_, name, read_fields(fields), nullptr}); });
     }
 
 private:

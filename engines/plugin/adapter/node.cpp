@@ -221,8 +221,6 @@ void Node::enqueue(nvinfer1::PluginTensorDesc const* input_descs, nvinfer1::Plug
     kernels->launch(values, pointers, stream);
 }
 
-void Node::report(char const* message) const noexcept { report_error(kind, layer.c_str(), message); }
-
 void report_error(char const* kind, char const* layer, char const* message) noexcept {
     char line[1400];
     std::snprintf(line, sizeof(line), "%s::%s '%.200s': %s", kNamespace, kind, layer, message);

@@ -57,23 +57,26 @@ struct Node {
     void load() { kernels = Kernels::load(program); }
     void enqueue(nvinfer1::PluginTensorDesc const* input_descs, nvinfer1::PluginTensorDesc const* output_descs,
         Pointers const& pointers, cudaStream_t stream) const;
-
-    void report(char const* message) const noexcept;
 };
 
 void report_error(char const* kind, char const* layer, char const* message) noexcept;
 
 // Runs `body`; what it throws is logged and `otherwise` returned, since nothing may be thrown into TensorRT.
 template <typename Result, typename Body>
-Result guarded(Node const& node, Result otherwise, Body&& body) noexcept {
+Result guarded(char const* kind, char const* layer, Result otherwise, Body&& body) noexcept {
     try {
         return body();
     } catch (std::exception const& error) {
-        node.report(error.what());
+        report_error(kind, layer, error.what());
     } catch (...) {
-        node.report("an unknown error");
+        report_error(kind, layer, "an unknown error");
     }
     return otherwise;
+}
+
+template <typename Result, typename Body>
+Result guarded(Node const& node, Result otherwise, Body&& body) noexcept {
+    return guarded(node.kind, node.layer.c_str(), otherwise, body);
 }
 
 }  // namespace cat2dog
