@@ -8,13 +8,12 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from accuracy.debug_copy import beside
 from engines.batch import BatchProfile
 from engines.bf16 import compute_wide
 from engines.build import choose_flavor, target_gpu
 from engines.form import choose_form, fallback_form, planner_for
 from engines.lowering import load, lower
-from engines.proxy import runnable
+from engines.proxy import beside, runnable
 from runtime.errors import InputError
 
 _ONE = BatchProfile(1, 1, 1)

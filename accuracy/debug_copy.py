@@ -7,8 +7,6 @@ GPU would have does not happen there.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +16,7 @@ import onnx_ir as ir
 
 from engines.bf16 import compute_wide, rounded_name
 from engines.lowering import load
+from engines.proxy import beside
 from runtime.onnxruntime_runner import OnnxRuntimeRunner
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
@@ -54,17 +53,6 @@ def _copy(path: Path, marks: Collection[str], given: Mapping[str, np.ndarray]) -
     with beside(path) as copy:
         ir.save(model, copy)
         yield copy, {mark: str(values[mark].name) for mark in marks}
-
-
-@contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """An empty file in the folder of `path`, because a copy shares its external data by relative name; then removed."""
-    descriptor, name = tempfile.mkstemp(prefix=f".tmp-{os.getpid()}-", suffix=".onnx", dir=path.parent)
-    os.close(descriptor)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _give(model: ir.Model, name: str, value: ir.Value, shape: tuple[int, ...]) -> None:

@@ -122,7 +122,7 @@ def _context(
         size = int(np.prod(shape)) * spec.numpy_dtype.itemsize
         buffer = stack.enter_context(cuda.DeviceBuffer(size))
         if spec in engine.inputs:
-            _fill(buffer, _random(rng, spec, shape), stream)
+            cuda.upload(buffer, _random(rng, spec, shape), stream)
         context.set_tensor_address(spec.name, buffer.address)
     return context
 
@@ -130,13 +130,6 @@ def _context(
 def _random(rng: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray:
     drawn = rng.integers(0, 255, shape) if spec.dtype == "uint8" else rng.standard_normal(shape)
     return drawn.astype(spec.numpy_dtype)
-
-
-def _fill(buffer: cuda.DeviceBuffer, array: np.ndarray, stream: cuda.Stream) -> None:
-    with cuda.PinnedBuffer(array.nbytes) as pinned:
-        pinned.view(array.dtype, array.shape)[...] = array
-        cuda.copy_to_device(buffer, pinned, array.nbytes, stream)
-        stream.synchronize()
 
 
 def _run(context: Any, stream: cuda.Stream) -> None:

@@ -37,12 +37,17 @@ def runnable(lowered: Path) -> Iterator[Path]:
     if not has_bf16(model) and not has_fused(model):
         yield lowered
         return
-    # Beside the original, because it shares its external data by relative name.
-    descriptor, name = tempfile.mkstemp(prefix=f".tmp-{os.getpid()}-", suffix=".onnx", dir=lowered.parent)
-    os.close(descriptor)
-    path = Path(name)
-    try:
+    with beside(lowered) as path:
         widen(lowered, path)
         yield path
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """An empty file in the folder of `path`, because a copy shares its external data by relative name; then removed."""
+    descriptor, name = tempfile.mkstemp(prefix=f".tmp-{os.getpid()}-", suffix=".onnx", dir=path.parent)
+    os.close(descriptor)
+    try:
+        yield Path(name)
     finally:
-        path.unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)

@@ -220,6 +220,14 @@ def copy_to_device(target: DeviceBuffer, source: PinnedBuffer, size: int, stream
     _copy(target, source, size, bindings().cudaMemcpyKind.cudaMemcpyHostToDevice, stream)
 
 
+def upload(target: DeviceBuffer, array: np.ndarray, stream: Stream) -> None:
+    """Copy an array into the first bytes of a buffer and wait until it is there."""
+    with PinnedBuffer(array.nbytes) as pinned:
+        pinned.view(array.dtype, array.shape)[...] = array
+        copy_to_device(target, pinned, array.nbytes, stream)
+        stream.synchronize()
+
+
 def copy_to_host(target: PinnedBuffer, source: DeviceBuffer, size: int, stream: Stream) -> None:
     """Enqueue a copy of the first `size` bytes; they are there once the stream is synchronized."""
     _copy(target, source, size, bindings().cudaMemcpyKind.cudaMemcpyDeviceToHost, stream)

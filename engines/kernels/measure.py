@@ -92,7 +92,7 @@ class Measured:
         """What the plan gives for `feed`; an element it did not write is NaN."""
         with LoadedPlan(plan) as loaded, self._workspace(loaded) as workspace:
             poison = np.full(self._shape, np.nan, NUMPY[self._dtype])
-            self._fill(self._output, poison)
+            cuda.upload(self._output, poison, self.stream)
             inputs = [buffer.address for buffer in self._inputs[0]]
             loaded.prepare(inputs, [self._output.address], workspace.address, self.names).launch(self.stream.address)
             with cuda.PinnedBuffer(poison.nbytes) as pinned:
@@ -119,14 +119,8 @@ class Measured:
 
     def _upload(self, array: np.ndarray, turn: int) -> cuda.DeviceBuffer:
         buffer = self._stack.enter_context(cuda.DeviceBuffer(array.nbytes))
-        self._fill(buffer, np.roll(array, turn, axis=-1))
+        cuda.upload(buffer, np.roll(array, turn, axis=-1), self.stream)
         return buffer
-
-    def _fill(self, buffer: cuda.DeviceBuffer, array: np.ndarray) -> None:
-        with cuda.PinnedBuffer(array.nbytes) as pinned:
-            pinned.view(array.dtype, array.shape)[...] = array
-            cuda.copy_to_device(buffer, pinned, array.nbytes, self.stream)
-            self.stream.synchronize()
 
 
 def reference_row(problem: AttentionProblem, feed: list[np.ndarray], batch: int, head: int, row: int) -> np.ndarray:
