@@ -34,10 +34,10 @@ class LinearProblem:
     The inputs come in this order, each where the problem has it:
 
     1. x `[B, rows, inner]` of `precision`;
-    2. W `[columns, inner]` of `precision`, row-major. With `norm`, its gain is multiplied into W's columns. With swiglu,
-       gate and up rows take turns: row 2i is gate i, row 2i + 1 is up i;
-    3. with `norm`: statistics of x, `[B, rows, S, 2]` FP32: x's channels cut into S equal runs, of each its mean and the
-       sum of its squared distances from that mean;
+    2. W `[columns, inner]` of `precision`, row-major. With `norm`, its gain is multiplied into W's columns. With
+       swiglu, gate and up rows take turns: row 2i is gate i, row 2i + 1 is up i;
+    3. with `norm`: statistics of x, `[B, rows, S, 2]` FP32: x's channels cut into S equal runs, of each its mean and
+       the sum of its squared distances from that mean;
     4. with `norm` layer: the sums of W's rows `[columns]` FP32, of W as rounded;
     5. with `bias`: `[columns]` FP32 (with `norm` layer, W times the norm's offset is added to it);
     6. with `turning.qk_norm`: gains for Q and for K, `[head_size]` FP32 each;
