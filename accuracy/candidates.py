@@ -6,14 +6,11 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import onnx_ir as ir
-
 from engines.batch import BatchProfile
-from engines.bf16 import compute_wide
 from engines.build import choose_flavor, target_gpu
 from engines.form import choose_form, fallback_form, planner_for
-from engines.lowering import load, lower
-from engines.proxy import beside, runnable
+from engines.lowering import lower
+from engines.proxy import runnable
 from runtime.errors import InputError
 
 _ONE = BatchProfile(1, 1, 1)
@@ -55,13 +52,3 @@ def runnable_here(graphs: dict[str, Path]) -> Iterator[dict[str, Path]]:
     """Each graph as ONNX Runtime's CPU runs it; copies that had to be made are removed at the end."""
     with contextlib.ExitStack() as stack:
         yield {name: stack.enter_context(runnable(path)) for name, path in graphs.items()}
-
-
-@contextlib.contextmanager
-def rounded(path: Path) -> Iterator[Path]:
-    """A copy of an FP16 graph that rounds after every operator, as a GPU does (`accuracy.debug_copy` says why)."""
-    model = load(path)
-    compute_wide(model, ir.DataType.FLOAT16)
-    with beside(path) as copy:
-        ir.save(model, copy)
-        yield copy

@@ -72,9 +72,10 @@ def _need_polygraphy() -> None:
 
 
 def _examine(args: argparse.Namespace, recipe: Recipe, update: console.Update) -> dict[str, Any]:
-    from accuracy.candidates import form_for, lowered, rounded, runnable_here
+    from accuracy.candidates import form_for, lowered, runnable_here
     from accuracy.comparison import compare
     from accuracy.polygraphy_runner import onnx_runner
+    from engines.proxy import rounded
     from runtime.files import write_text
 
     folder = args.output or args.build_dir / "accuracy" / f"{recipe.name}_{args.precision}"

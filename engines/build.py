@@ -15,7 +15,9 @@ from typing import Any
 from engines.attention import LoweredNode
 from engines.batch import BatchProfile
 from engines.form import choose_form, fallback_form, kernels_identity, planner_for
+from engines.kernels.problem import Planner
 from engines.lowering import Lowered, lower
+from engines.overflow import check_range, fixed_batch
 from engines.process import Progress, run_child
 from engines.proxy import proxy_gate
 from engines.store import DEFAULT_ROOT, engine_path, find_engine
@@ -213,11 +215,17 @@ def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, pr
     lowered = lower(request.onnx, key.attention, request.batch, planner, fallback_form(flavor))
     for folder in (path.parent, request.onnx.parent):
         remove_leftovers(folder)
+    notes: tuple[str, ...] = ()
+    if request.precision != "fp32":
+        progress("looking for overflow", None)
+        one = _of_one_sample(request, key, lowered, planner, flavor)
+        notes = check_range(one, request.validation, f"{path.name} was not built")
     with _temporary_plan(path) as plan:
         answer = run_child(
             flavor.python, "engines.child", _child_request(request, key, lowered, plan), progress, request.verbose
         )
         gate = _first_gate(request, request.validation, key, lowered, flavor, progress)
+        answer["notes"] = [*notes, *answer["notes"]]
         manifest = _manifest(request, key, path, plan, lowered, answer, gate)
         if engine_key(request, flavor) != key:
             raise ToolchainError(f"{request.onnx} changed while the engine was built from it: run the command again")
@@ -225,6 +233,15 @@ def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, pr
     if flavor.can_run and not key.targets:
         manifest = run_gate(path, request.validation, flavor, progress, request.verbose)
     return manifest
+
+
+def _of_one_sample(
+    request: BuildRequest, key: EngineKey, lowered: Lowered, planner: Planner | None, flavor: Flavor
+) -> Path:
+    """The lowered graph that takes a single sample: a fixed batch would be as many times the work on a CPU."""
+    if not request.batch.fixed or request.batch.most == 1 or fixed_batch(request.onnx):
+        return lowered.path
+    return lower(request.onnx, key.attention, BatchProfile(1, 1, 1), planner, fallback_form(flavor)).path
 
 
 def _file(plan: Path, path: Path, manifest: Manifest) -> None:
