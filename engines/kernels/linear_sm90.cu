@@ -1,0 +1,495 @@
+// A linear layer for Hopper (compute capability 9.0 alone) with the norm before it and what follows it inside:
+// y = finish(norm(x) W^T + bias). TMA brings tiles, wgmma multiplies them, sums are FP32.
+//
+// A block has GROUPS consumer warp groups, each with EACH times 64 rows of a tile of BM rows and BN columns, and a
+// producer that keeps STAGES steps of 64 inner channels on their way. Blocks form clusters of CM x CN tiles: a block
+// loads a part of each tile and the TMA hands it to all that need it, CN blocks the same rows of x, CM blocks the same
+// rows of W. With PARTS, as many blocks of a cluster share the inner channels of one tile; each sums up a run of its
+// columns from all of them, through the others' shared memory.
+//
+// The norm is applied to the product: W (x - m) / s = (W x - m sum(W)) / s, with m and s from statistics that the kernel
+// which wrote x left (of runs of channels: mean, and sum of squared distances from it; Chan et al. 1979 joins them).
+//
+// What of W fits into the stages is fetched before this kernel waits for the one before it (programmatic dependent
+// launch), and with AHEAD the rest of the first tile is asked for into the L2.
+//
+// Constants, given by the compiler's command line (engines/kernels/linear_plan.py): GROUPS, EACH, BN, STAGES, CM, CN,
+// PARTS, RESIDENT (blocks a multiprocessor), AHEAD, BF16, ROWS (tokens a sample), INNER, COLUMNS, NORM (0 none, 1 layer,
+// 2 rms), BIAS, ACTIVATION (0 none, 1 gelu, 2 gelu_tanh, 3 swiglu), HEADS and D (0: nothing is turned), QK_NORM, ROPE,
+// RESIDUAL (0 none, 1 of each sample, 2 shared), STATISTICS. wgmma_s, the product for BN, is generated (wgmma.py).
+
+#define BM (GROUPS * EACH * 64)
+#define CLUSTER (CM * CN * PARTS)
+#define STEPS ((INNER + 63) / 64)
+#define A_BYTES (BM * 128)
+#define B_BYTES (BN * 128)
+// Columns that a block finishes.
+#define OWN (BN / PARTS)
+#define CONSUMERS (GROUPS * 128)
+#if GROUPS == 1
+#define PRODUCERS 32
+#else
+#define PRODUCERS 128
+#endif
+#define TILES_N ((COLUMNS + BN * CN - 1) / (BN * CN))
+#if GROUPS == 3
+#define CONSUMER_REGISTERS "160"
+#define PRODUCER_REGISTERS "32"
+#else
+#define CONSUMER_REGISTERS "240"
+#define PRODUCER_REGISTERS "24"
+#endif
+// Whether tiles reach over the last column.
+#define RAGGED (COLUMNS % (BN * CN) != 0)
+// Steps of 16 columns that the residual is asked for ahead of its use.
+#define FORESEEN 4
+#define WIDTH (ACTIVATION == 3 ? COLUMNS / 2 : COLUMNS)
+
+__device__ __forceinline__ u32 cluster_rank() {
+  u32 rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+__device__ __forceinline__ u32 peer_address(u32 address, u32 rank) {
+  u32 there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+  return there;
+}
+__device__ __forceinline__ void peer_arrive(u32 barrier) {
+  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+// A box of a matrix [rows, channels]; every block in `mask` (0: this one alone) gets it at the same address.
+__device__ __forceinline__ void load_box(u32 to, const TensorMap* map, int x, int y, u32 barrier, unsigned short mask) {
+  if (mask)
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, "
+        "%3}], [%4], %5;" ::"r"(to),
+        "l"(map), "r"(x), "r"(y), "r"(barrier), "h"(mask)
+        : "memory");
+  else
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+        "l"(map), "r"(x), "r"(y), "r"(barrier)
+        : "memory");
+}
+__device__ __forceinline__ void fetch_box(const TensorMap* map, int x, int y) {
+  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(map), "r"(x), "r"(y) : "memory");
+}
+
+// erf(x / sqrt(2)): x times a polynomial in x^2, least absolute error (2e-5 after the product in GELU) up to 4.2, where it
+// reaches 1.
+__device__ __forceinline__ float erf_of_root(float x) {
+  const float u = x * x;
+  float p = fmaf(u, -4.75353958e-12f, 5.11558573e-10f);
+  p = fmaf(u, p, -2.48090721e-08f);
+  p = fmaf(u, p, 7.23843584e-07f);
+  p = fmaf(u, p, -1.43620655e-05f);
+  p = fmaf(u, p, 2.08116238e-04f);
+  p = fmaf(u, p, -2.30180169e-03f);
+  p = fmaf(u, p, 1.98113732e-02f);
+  p = fmaf(u, p, -1.32855937e-01f);
+  p = fmaf(u, p, 7.97845900e-01f);
+  return fabsf(x) < 4.2f ? x * p : copysignf(1.f, x);
+}
+__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.f, 1.f + exp2_fast(-1.4426950408889634f * x)); }
+__device__ __forceinline__ float activate(float x) {
+#if ACTIVATION == 1
+  const float half = 0.5f * x;
+  return fmaf(half, erf_of_root(x), half);
+#elif ACTIVATION == 2
+  // x (1 + tanh(z)) / 2 = x sigmoid(2 z)
+  return x * sigmoid(1.5957691216057308f * fmaf(0.044715f * x * x, x, x));
+#else
+  return x;
+#endif
+}
+__device__ __forceinline__ float quad_sum(float x) {
+  x += __shfl_xor_sync(0xffffffff, x, 1);
+  return x + __shfl_xor_sync(0xffffffff, x, 2);
+}
+
+struct Arguments {
+  const float *statistics, *sums, *bias, *gain_q, *gain_k, *cosines, *sines;
+  const unsigned short* residual;
+  unsigned short* output;
+  float* left;
+  int runs, total;
+  float eps, qk_eps;
+};
+
+// Where element `i` of a thread's OWN / 2 values lies: columns in steps of 8, two neighbours of one row, then of the row
+// eight further down.
+__device__ __forceinline__ int column_of(int i) { return i / 4 * 8 + threadIdx.x % 4 * 2; }
+
+// Mean and one over root of a row, from the statistics of its runs.
+__device__ __forceinline__ void row_norm(const Arguments& a, int row, float& mean, float& root) {
+  const float2* of = reinterpret_cast<const float2*>(a.statistics) + static_cast<long long>(min(row, a.total - 1)) * a.runs;
+  // The four threads of a row share its runs.
+  float sum = 0.f, squares = 0.f, within = 0.f;
+  for (int i = threadIdx.x % 4; i < a.runs; i += 4) {
+    const float2 run = of[i];
+    sum += run.x;
+    within += run.y;
+  }
+  mean = quad_sum(sum) / a.runs;
+#if NORM == 1
+  const float from = mean;
+#else
+  const float from = 0.f;
+#endif
+  for (int i = threadIdx.x % 4; i < a.runs; i += 4) squares = fmaf(of[i].x - from, of[i].x - from, squares);
+  squares = quad_sum(squares);
+  within = quad_sum(within);
+  root = rsqrtf(within / INNER + squares / a.runs + a.eps);
+}
+
+// 64 rows of a tile, `row` the first of this thread's two, `first` the first of its OWN columns: from sums to output.
+__device__ __forceinline__ void finish(float (&v)[OWN / 2], const Arguments& a, int row, int first, const float (&mean)[2],
+                                       const float (&root)[2]) {
+#if ACTIVATION != 3
+  const bool odd = threadIdx.x % 2;
+  auto traded_column = [&](int i) { return first + i / 4 * 8 + (odd ? 8 : 0) + threadIdx.x % 4 / 2 * 4; };
+#endif
+#if RESIDUAL
+  uint2 given[FORESEEN][2];
+  auto ask = [&](int i) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int r = row + half * 8, n = traded_column(i);
+      uint2& to = given[i / 8 % FORESEEN][half];
+      to = make_uint2(0, 0);
+      if (r < a.total && (!RAGGED || n < COLUMNS))
+        to = *reinterpret_cast<const uint2*>(a.residual + static_cast<long long>(RESIDUAL == 2 ? r % ROWS : r) * COLUMNS + n);
+    }
+  };
+#pragma unroll
+  for (int i = 0; i < OWN / 2 && i < 8 * FORESEEN; i += 8) ask(i);
+#endif
+#if NORM || BIAS
+#pragma unroll
+  for (int i = 0; i < OWN / 2; i += 4) {
+    const int n = first + column_of(i);
+    float2 bias = {0.f, 0.f}, sum = {0.f, 0.f};
+    if (!RAGGED || n < COLUMNS) {
+#if BIAS
+      bias = __ldg(reinterpret_cast<const float2*>(a.bias + n));
+#endif
+#if NORM == 1
+      sum = __ldg(reinterpret_cast<const float2*>(a.sums + n));
+#endif
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float &x = v[i + 2 * half], &y = v[i + 2 * half + 1];
+#if NORM == 1
+      x = fmaf(-mean[half], sum.x, x), y = fmaf(-mean[half], sum.y, y);
+#endif
+#if NORM
+      x = fmaf(root[half], x, bias.x), y = fmaf(root[half], y, bias.y);
+#else
+      x += bias.x, y += bias.y;
+#endif
+    }
+  }
+#endif
+
+#if HEADS
+#if ROPE
+  // The same for every head: cosines and sines of the first half of the channels.
+  float c[D / 4], s[D / 4];
+#pragma unroll
+  for (int i = 0; i < D / 4; i += 2) {
+    const int at = (row + i / 2 % 2 * 8) % ROWS * (D / 2) + column_of(i);
+    const float2 cosine = __ldg(reinterpret_cast<const float2*>(a.cosines + at));
+    const float2 sine = __ldg(reinterpret_cast<const float2*>(a.sines + at));
+    c[i] = cosine.x, c[i + 1] = cosine.y, s[i] = sine.x, s[i + 1] = sine.y;
+  }
+#endif
+#pragma unroll
+  for (int head = 0; head < OWN / D; ++head) {
+    const int n = first + head * D;
+    if (n >= 2 * HEADS * D) break;  // values pass
+    float* const h = v + head * (D / 2);
+#if QK_NORM
+    const float* const gains = n < HEADS * D ? a.gain_q : a.gain_k;
+    float square[2] = {0.f, 0.f};
+#pragma unroll
+    for (int i = 0; i < D / 2; ++i) square[i / 2 % 2] = fmaf(h[i], h[i], square[i / 2 % 2]);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) square[half] = rsqrtf(quad_sum(square[half]) * (1.f / D) + a.qk_eps);
+#pragma unroll
+    for (int i = 0; i < D / 2; i += 4) {
+      const float2 gain = __ldg(reinterpret_cast<const float2*>(gains + column_of(i)));
+#pragma unroll
+      for (int half = 0; half < 2; ++half) h[i + 2 * half] *= square[half] * gain.x, h[i + 2 * half + 1] *= square[half] * gain.y;
+    }
+#endif
+#if ROPE
+#pragma unroll
+    for (int i = 0; i < D / 4; ++i) {
+      const float x = h[i], y = h[i + D / 4];
+      h[i] = x * c[i] - y * s[i];
+      h[i + D / 4] = fmaf(y, c[i], x * s[i]);
+    }
+#endif
+  }
+#endif
+
+#if ACTIVATION == 3
+  // Two threads trade halves of what they have of two neighbouring steps of columns, so that each writes a word.
+#pragma unroll
+  for (int i = 0; i < OWN / 2; i += 8) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int at = i + 2 * half;
+      const float low = v[at] * sigmoid(v[at]) * v[at + 1], high = v[at + 4] * sigmoid(v[at + 4]) * v[at + 5];
+      const bool odd = threadIdx.x % 2;
+      const float other = __shfl_xor_sync(0xffffffff, odd ? low : high, 1);
+      const int r = row + half * 8, n = (first + i / 4 * 8) / 2 + (odd ? 4 : 0) + threadIdx.x % 4 / 2 * 2;
+      if (r < a.total && (!RAGGED || n < WIDTH))
+        *reinterpret_cast<u32*>(a.output + static_cast<long long>(r) * WIDTH + n) = odd ? pack(other, high) : pack(low, other);
+    }
+  }
+#else
+  // Two threads trade halves, so that each reads and writes four neighbouring columns: 32 bytes of a row at once.
+#pragma unroll
+  for (int i = 0; i < OWN / 2; i += 8) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int at = i + 2 * half, r = row + half * 8, n = traded_column(i);
+      float w[4] = {activate(v[at]), activate(v[at + 1]), activate(v[at + 4]), activate(v[at + 5])};
+#if RESIDUAL
+      const uint2 got = given[i / 8 % FORESEEN][half];
+      const u32 back = __shfl_xor_sync(0xffffffff, odd ? got.x : got.y, 1);
+      float x, y, x2, y2;
+      unpack(odd ? back : got.x, x, y);
+      unpack(odd ? got.y : back, x2, y2);
+      w[0] += x, w[1] += y, w[2] += x2, w[3] += y2;
+#endif
+      v[at] = w[0], v[at + 1] = w[1], v[at + 4] = w[2], v[at + 5] = w[3];
+      const u32 low = pack(w[0], w[1]), high = pack(w[2], w[3]);
+      const u32 other = __shfl_xor_sync(0xffffffff, odd ? low : high, 1);
+      if (r < a.total && (!RAGGED || n < COLUMNS))
+        *reinterpret_cast<uint2*>(a.output + static_cast<long long>(r) * COLUMNS + n) =
+            odd ? make_uint2(other, high) : make_uint2(low, other);
+    }
+#if RESIDUAL
+    if (i + 8 * FORESEEN < OWN / 2) ask(i + 8 * FORESEEN);
+#endif
+  }
+#endif
+
+#if STATISTICS
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float sum = 0.f, squares = 0.f;
+#pragma unroll
+    for (int i = 2 * half; i < OWN / 2; i += 4) sum += v[i] + v[i + 1];
+    const float m = quad_sum(sum) * (1.f / OWN);
+#pragma unroll
+    for (int i = 2 * half; i < OWN / 2; i += 4) {
+      squares = fmaf(v[i] - m, v[i] - m, squares);
+      squares = fmaf(v[i + 1] - m, v[i + 1] - m, squares);
+    }
+    squares = quad_sum(squares);
+    const int r = row + half * 8;
+    if (threadIdx.x % 4 == 0 && r < a.total && (!RAGGED || first < COLUMNS))
+      reinterpret_cast<float2*>(a.left)[static_cast<long long>(r) * (COLUMNS / OWN) + first / OWN] = make_float2(m, squares);
+  }
+#endif
+}
+
+extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
+    linear_sm90(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap weights, const float* statistics,
+                const float* sums, const float* bias, const float* gain_q, const float* gain_k, const float* cosines,
+                const float* sines, const unsigned short* residual, unsigned short* output, float* left, int runs, int total,
+                float eps, float qk_eps) {
+  extern __shared__ unsigned char raw[];
+  const u32 base = (shared_address(raw) + 1023) & ~1023u;
+  const u32 a_at = base, b_at = a_at + STAGES * A_BYTES, full = b_at + STAGES * B_BYTES, empty = full + 8 * STAGES;
+  const u32 rank = CLUSTER > 1 ? cluster_rank() : 0;
+  const int cm = rank % CM, cn = rank / CM % CN, part = rank / (CM * CN);
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < STAGES; ++stage) {
+      barrier_init(full + 8 * stage, 1);
+      // Every consumer warp group of every block that gets a part of its tiles from this one.
+      barrier_init(empty + 8 * stage, GROUPS * (CM + CN - 1));
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  if (CLUSTER > 1) {
+    cluster_arrive();
+    cluster_wait();
+  } else {
+    __syncthreads();
+  }
+  const int tiles_m = (total + BM * CM - 1) / (BM * CM), tiles = tiles_m * TILES_N;
+  const int begin = STEPS * part / PARTS, end = STEPS * (part + 1) / PARTS;
+
+  if (threadIdx.x >= CONSUMERS) {
+#if GROUPS > 1
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 " PRODUCER_REGISTERS ";");
+#endif
+    if (threadIdx.x == CONSUMERS) {
+      unsigned short a_mask = 0, b_mask = 0;
+      if (CN > 1)
+        for (int j = 0; j < CN; ++j) a_mask |= 1 << (cm + CM * j + CM * CN * part);
+      if (CM > 1)
+        for (int i = 0; i < CM; ++i) b_mask |= 1 << (i + CM * cn + CM * CN * part);
+      const int a_row = cn * (BM / CN), b_row = cm * (BN / CM);
+      auto load_a = [&](int tile, int k, u32 stage) {
+        load_box(a_at + stage * A_BYTES + a_row * 128, &x, k * 64, (tile % tiles_m * CM + cm) * BM + a_row, full + 8 * stage,
+                 a_mask);
+      };
+      auto load_b = [&](int tile, int k, u32 stage) {
+        load_box(b_at + stage * B_BYTES + b_row * 128, &weights, k * 64, (tile / tiles_m * CN + cn) * BN + b_row,
+                 full + 8 * stage, b_mask);
+      };
+      // Nothing before this kernel writes weights.
+      int tile = blockIdx.x / CLUSTER;
+      const int early = tile < tiles ? (end - begin < STAGES ? end - begin : STAGES) : 0;
+      for (int i = 0; i < early; ++i) {
+        barrier_expect(full + 8 * i, A_BYTES + B_BYTES);
+        load_b(tile, begin + i, i);
+      }
+#if AHEAD
+      if (tile < tiles)
+        for (int k = begin + early; k < end; ++k) fetch_box(&weights, k * 64, (tile / tiles_m * CN + cn) * BN + b_row);
+#endif
+      // The next kernel may come once nothing before this one runs any more: what it reads then lies in no L1 as it was.
+      asm volatile("griddepcontrol.wait;" ::: "memory");
+      asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+      for (int i = 0; i < early; ++i) load_a(tile, begin + i, i);
+      u32 step = 0;
+      for (; tile < tiles; tile += gridDim.x / CLUSTER) {
+        for (int k = begin; k < end; ++k, ++step) {
+          if (step < early) continue;
+          const u32 stage = step % STAGES;
+          barrier_wait(empty + 8 * stage, (step / STAGES & 1) ^ 1);
+          barrier_expect(full + 8 * stage, A_BYTES + B_BYTES);
+          load_a(tile, k, stage);
+          load_b(tile, k, stage);
+        }
+      }
+    }
+    __syncwarp();
+#if PARTS > 1
+    cluster_arrive();
+    cluster_wait();
+    cluster_arrive();
+    cluster_wait();
+#endif
+  } else {
+#if GROUPS > 1
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 " CONSUMER_REGISTERS ";");
+#endif
+    const int group = threadIdx.x / 128, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    const Arguments arguments = {statistics, sums,     bias, gain_q, gain_k, cosines, sines,
+                                 residual,   output, left, runs,   total,  eps,     qk_eps};
+    // The blocks that wait for this one to have read: those of the same rows, and those of the same columns. One lane each.
+    const int peers = CM + CN - 1;
+    u32 peer = 0;
+    if (lane < peers) peer = lane < CN ? cm + CM * lane + CM * CN * part : (lane - CN + (lane - CN >= cm)) + CM * cn + CM * CN * part;
+    auto release = [&](u32 stage) {
+      if (CLUSTER > 1) {
+        // Warp `lane % 4` speaks for its group to block `lane`; all four have read when one of them has.
+        if (lane < peers && lane % 4 == warp) peer_arrive(peer_address(empty + 8 * stage, peer));
+      } else if (lane == 0 && warp == 0) {
+        barrier_arrive(empty + 8 * stage);
+      }
+    };
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    float sum[EACH][BN / 2];
+    u32 step = 0;
+    for (int tile = blockIdx.x / CLUSTER; tile < tiles; tile += gridDim.x / CLUSTER) {
+      const int row = (tile % tiles_m * CM + cm) * BM + group * EACH * 64 + warp * 16 + lane / 4;
+      const int column = (tile / tiles_m * CN + cn) * BN;
+      float mean[EACH][2] = {}, root[EACH][2] = {};
+#if NORM
+#pragma unroll
+      for (int m = 0; m < EACH; ++m)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) row_norm(arguments, row + m * 64 + half * 8, mean[m][half], root[m][half]);
+#endif
+      for (int k = begin; k < end; ++k, ++step) {
+        const u32 stage = step % STAGES;
+        barrier_wait(full + 8 * stage, step / STAGES & 1);
+        wgmma_fence();
+#pragma unroll
+        for (int inner = 0; inner < 4; ++inner) {
+          const u64 b = descriptor(b_at + stage * B_BYTES + inner * 32, 16);
+#pragma unroll
+          for (int m = 0; m < EACH; ++m)
+            wgmma_s(sum[m], descriptor(a_at + stage * A_BYTES + (group * EACH + m) * 64 * 128 + inner * 32, 16), b,
+                    k != begin || inner != 0);
+        }
+        wgmma_commit();
+        wgmma_wait<1>();
+        if (k != begin) release((step - 1) % STAGES);
+      }
+      wgmma_wait<0>();
+#pragma unroll
+      for (int m = 0; m < EACH; ++m) settle(sum[m]);
+#if PARTS == 1
+      release((step - 1) % STAGES);
+#pragma unroll
+      for (int m = 0; m < EACH; ++m) finish(sum[m], arguments, row + m * 64, column, mean[m], root[m]);
+#else
+      // All blocks of the cluster have multiplied: their stages hold nothing that is still wanted.
+      cluster_arrive();
+      cluster_wait();
+#pragma unroll
+      for (int other = 0; other < PARTS; ++other) {
+        if (other == part) continue;
+        // Slots of a block are numbered by the parts they come from, its own left out.
+        const int slot = part - (part > other);
+        const u32 there = peer_address(base, cm + CM * cn + CM * CN * other) + (slot * CONSUMERS * EACH * (OWN / 8) + threadIdx.x) * 16;
+#pragma unroll
+        for (int m = 0; m < EACH; ++m)
+#pragma unroll
+          for (int i = 0; i < OWN / 8; ++i) {
+            const float* from = sum[m] + other * (OWN / 2) + i * 4;
+            asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(there + (m * (OWN / 8) + i) * CONSUMERS * 16),
+                         "f"(from[0]), "f"(from[1]), "f"(from[2]), "f"(from[3])
+                         : "memory");
+          }
+      }
+      cluster_arrive();
+      float mine[EACH][OWN / 2];
+#pragma unroll
+      for (int m = 0; m < EACH; ++m)
+#pragma unroll
+        for (int i = 0; i < OWN / 2; ++i) {
+          mine[m][i] = sum[m][i];
+#pragma unroll
+          for (int other = 1; other < PARTS; ++other)
+            if (other == part) mine[m][i] = sum[m][other * (OWN / 2) + i];
+        }
+      cluster_wait();
+#pragma unroll
+      for (int slot = 0; slot < PARTS - 1; ++slot)
+#pragma unroll
+        for (int m = 0; m < EACH; ++m)
+#pragma unroll
+          for (int i = 0; i < OWN / 8; ++i) {
+            float4 got;
+            asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                         : "=f"(got.x), "=f"(got.y), "=f"(got.z), "=f"(got.w)
+                         : "r"(base + (((slot * EACH + m) * (OWN / 8) + i) * CONSUMERS + threadIdx.x) * 16)
+                         : "memory");
+            mine[m][i * 4] += got.x, mine[m][i * 4 + 1] += got.y, mine[m][i * 4 + 2] += got.z, mine[m][i * 4 + 3] += got.w;
+          }
+#pragma unroll
+      for (int m = 0; m < EACH; ++m) finish(mine[m], arguments, row + m * 64, column + part * OWN, mean[m], root[m]);
+#endif
+    }
+  }
+  // Nobody may leave while others still write into its shared memory.
+  if (CLUSTER > 1 && PARTS == 1) {
+    cluster_arrive();
+    cluster_wait();
+  }
+}

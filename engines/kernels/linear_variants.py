@@ -1,0 +1,220 @@
+"""The ways to compute one fused linear layer: what tuning measures and planning chooses from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from engines.kernels.linear_problem import LinearProblem
+from engines.kernels.problem import Unsupported
+
+# Shared memory of one multiprocessor that a block may have, alone or beside another (CUDA C++ Programming Guide,
+# "Compute Capabilities": 227 KiB a block, 228 a multiprocessor, 1 of them the system's for each block).
+_SHARED = {1: 227 << 10, 2: 113 << 10}
+# Consumer warp groups, times 64 rows of each, and the columns whose sums still fit into their registers.
+_SHAPES = (
+    (1, 1, (64, 128, 192, 256)),
+    (1, 2, (64, 80, 96, 128, 160)),
+    (2, 1, (64, 80, 96, 128, 160, 192, 240, 256)),
+    (2, 2, (64, 80, 96, 128, 160)),
+)
+_CLUSTERS = ((1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4))
+_PARTS = (1, 2, 3, 4, 5, 6, 8)
+_MOST_STAGES = 8
+_MOST_CLUSTER = 8  # blocks; more is not portable
+_MOST_ROWS = 1 << 24
+# What the estimate of a candidate's time is made of, on an H200: tensor cores' operations and bytes from L2 in a
+# microsecond of one multiprocessor, all of L2's bytes in one, and microseconds before and after the product.
+_OPERATIONS, _SM_BYTES, _L2_BYTES, _AROUND = 6.5e6, 90e3, 5.5e6, 2.0
+_WORTH_MEASURING = 40
+
+
+@dataclass(frozen=True)
+class LinearVariant:
+    """linear_sm90.cu: `groups` consumer warp groups of `each` times 64 rows, `block_n` columns, `stages` in flight.
+
+    `cluster_m` blocks with the same columns share what they load of the weights, `cluster_n` blocks with the same rows
+    what they load of x; `parts` blocks share the inner channels of a tile. `blocks`: thread blocks that do tile after
+    tile (0: one a tile). `resident`: blocks that fit on a multiprocessor. `ahead`: the first tile's weights are asked
+    for into the L2 while the kernel before still runs.
+    """
+
+    groups: int
+    each: int
+    block_n: int
+    stages: int
+    cluster_m: int = 1
+    cluster_n: int = 1
+    parts: int = 1
+    blocks: int = 0
+    resident: int = 1
+    ahead: bool = False
+
+    def __post_init__(self) -> None:
+        fits = (
+            self.groups in (1, 2, 3)
+            and self.each in (1, 2)
+            and 16 <= self.block_n <= 256
+            and self.block_n % (16 * self.parts) == 0
+            and self.block_n % (8 * self.cluster_m) == 0
+            and self.rows % (8 * self.cluster_n) == 0
+            and 1 <= self.stages <= 16
+            and 1 <= self.cluster <= _MOST_CLUSTER
+            and min(self.cluster_m, self.cluster_n, self.parts) >= 1
+            and self.resident in (1, 2)
+            and 0 <= self.blocks <= 1 << 16
+            and not (self.blocks and self.parts > 1)
+            and self.blocks % self.cluster == 0
+        )
+        if not fits:
+            raise ValueError(f"there is no kernel of {self}")
+
+    @property
+    def rows(self) -> int:
+        """Rows of a tile."""
+        return self.groups * self.each * 64
+
+    @property
+    def cluster(self) -> int:
+        """Blocks of a cluster."""
+        return self.cluster_m * self.cluster_n * self.parts
+
+    @property
+    def threads(self) -> int:
+        """Of a block: the consumers and the producer, a whole warp group where registers move between groups."""
+        return self.groups * 128 + (32 if self.groups == 1 else 128)
+
+    @property
+    def shared(self) -> int:
+        """Bytes of dynamic shared memory: stages, barriers, and 1 KiB to bring tiles to a boundary."""
+        stages = self.stages * (self.rows + self.block_n) * 128
+        # What other parts hand over lies where the stages were.
+        exchanged = self.rows * self.block_n * 4 * (self.parts - 1) // self.parts
+        return 1024 + max(stages, exchanged) + 16 * self.stages
+
+    def __str__(self) -> str:
+        extras = [f"cluster {self.cluster_m}x{self.cluster_n}"] * (self.cluster_m * self.cluster_n > 1)
+        extras += [f"{self.parts} parts"] * (self.parts > 1) + [f"{self.blocks} blocks"] * (self.blocks > 0)
+        extras += ["2 resident"] * (self.resident == 2) + ["ahead"] * self.ahead
+        return ", ".join(
+            [f"linear {self.rows}x{self.block_n} ({self.groups} groups)", f"{self.stages} stages", *extras]
+        )
+
+
+def check_linear(problem: LinearProblem) -> None:
+    """Raise Unsupported for what no kernel here covers."""
+    p = problem
+    if p.precision not in ("fp16", "bf16"):
+        raise Unsupported(f"fused linear layers are of FP16 and BF16, not {p.precision}")
+    if p.inner % 8 or p.columns % 8:
+        raise Unsupported(f"{p.inner} channels to {p.columns}: both must be multiples of 8")
+    least, tuned, most = p.batch
+    if not 1 <= least <= tuned <= most or min(p.rows, p.inner, p.columns) < 1 or p.rows * most > _MOST_ROWS:
+        raise Unsupported(f"{p.rows} rows, {p.inner} channels to {p.columns}, batch {p.batch}: too few or too many")
+    if max(p.inner, p.columns) > 1 << 20:
+        raise Unsupported(f"{p.inner} channels to {p.columns} are too many")
+    if p.turning is not None and p.turning.head_size not in (64, 128):
+        raise Unsupported(f"heads of {p.turning.head_size} are not turned in a linear layer; of 64 and 128 they are")
+
+
+def fits_problem(problem: LinearProblem, variant: LinearVariant) -> bool:
+    """Whether the variant computes the problem, and has the shared memory for it."""
+    own = variant.block_n // variant.parts
+    steps = math.ceil(problem.inner / 64)
+    return (
+        variant.shared <= _SHARED[variant.resident]
+        and steps >= variant.parts
+        and (problem.turning is None or own % problem.turning.head_size == 0)
+        and (not problem.statistics or problem.columns % own == 0)
+    )
+
+
+def linear_candidates(problem: LinearProblem, target: str, multiprocessors: int) -> Iterator[LinearVariant]:
+    """The variants worth measuring on a GPU of compute capability `target`: those with the least estimated time."""
+    if target != "9.0":
+        return
+    timed = []
+    for variant in _all(problem, multiprocessors):
+        timed.append((estimate(problem, variant, multiprocessors), str(variant), variant))
+    for _, _, variant in sorted(timed)[:_WORTH_MEASURING]:
+        yield variant
+
+
+def estimate(problem: LinearProblem, variant: LinearVariant, multiprocessors: int) -> float:
+    """Microseconds that a variant may take: a guess that ranks candidates, no more."""
+    total = problem.rows * problem.batch[1]
+    v = variant
+    tiles = math.ceil(total / (v.rows * v.cluster_m)) * math.ceil(problem.columns / (v.block_n * v.cluster_n))
+    blocks = tiles * v.cluster
+    waves = math.ceil(blocks / _usable(multiprocessors, v.cluster))
+    steps = math.ceil(math.ceil(problem.inner / 64) / v.parts)
+    product = steps * v.rows * v.block_n * 128 / _OPERATIONS
+    # A block gets all of its tiles, whoever asked for them; the L2 gives each once to a cluster.
+    arriving = steps * (v.rows + v.block_n) * 128 / _SM_BYTES
+    given = steps * (v.rows / v.cluster_n + v.block_n / v.cluster_m) * 128
+    exchange = v.rows * v.block_n * 4 * (v.parts - 1) / v.parts / _SM_BYTES
+    ends = 0.6 * v.rows * v.block_n / v.parts / (128 * 128)
+    return waves * (max(product, arriving) + exchange + ends) + 0.3 * blocks * given / _L2_BYTES + _AROUND
+
+
+def _usable(multiprocessors: int, cluster: int) -> int:
+    """Blocks that run at once, one a multiprocessor; a cluster lies in one GPC, which has 16 or 18 on an H200."""
+    return (multiprocessors if cluster <= 2 else multiprocessors // 16 * 16) // cluster * cluster
+
+
+def _all(problem: LinearProblem, multiprocessors: int) -> Iterator[LinearVariant]:
+    total = problem.rows * problem.batch[1]
+    for groups, each, columns in _SHAPES:
+        rows = groups * each * 64
+        if rows >= 2 * total and rows > 64:
+            continue
+        for block_n in columns:
+            if problem.columns % block_n and block_n > 64 and problem.columns % block_n < block_n // 2:
+                continue
+            for cluster_m, cluster_n in _CLUSTERS:
+                for parts in _PARTS:
+                    yield from _with_stages(
+                        problem, multiprocessors, groups, each, block_n, cluster_m, cluster_n, parts
+                    )
+
+
+def _with_stages(
+    problem: LinearProblem,
+    multiprocessors: int,
+    groups: int,
+    each: int,
+    block_n: int,
+    cluster_m: int,
+    cluster_n: int,
+    parts: int,
+) -> Iterator[LinearVariant]:
+    rows, steps = groups * each * 64, math.ceil(problem.inner / 64)
+    total = problem.rows * problem.batch[1]
+    cluster = cluster_m * cluster_n * parts
+    if cluster > _MOST_CLUSTER:
+        return
+    tiles = math.ceil(total / (rows * cluster_m)) * math.ceil(problem.columns / (block_n * cluster_n))
+    if parts > 1 and tiles * cluster > 2 * multiprocessors:
+        return
+    if math.ceil(total / rows) < cluster_m or math.ceil(problem.columns / block_n) < cluster_n:
+        return
+    usable = _usable(multiprocessors, cluster)
+    few = tiles * cluster <= usable
+    # Two blocks a multiprocessor need registers for both: 168 a thread for one consumer group.
+    for resident in (1, 2) if groups == 1 and each * block_n <= 192 else (1,):
+        stages = min(
+            _MOST_STAGES, (_SHARED[resident] - 2048) // ((rows + block_n) * 128), max(2, math.ceil(steps / parts))
+        )
+        if stages < 2:
+            continue
+        whole = usable * resident
+        persistent = 0 if few or parts > 1 or tiles * cluster <= whole else whole
+        try:
+            variant = LinearVariant(
+                groups, each, block_n, stages, cluster_m, cluster_n, parts, persistent, resident, few
+            )
+        except ValueError:
+            continue
+        if fits_problem(problem, variant):
+            yield variant
