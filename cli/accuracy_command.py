@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import shlex
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli import compose, console, options
+from cli import accuracy_search, compose, console, options
+from cli.accuracy_search import AIM_DB
 from runtime.errors import AccuracyError, MissingExtra, ToolchainError
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommand's options."""
     options.model_or_recipe(parser)
     options.precision(parser)
+    options.policy(parser)
     parser.add_argument(
         "--attention",
         choices=("auto", "plugin", "native", "decomposed"),
@@ -42,6 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-blocks", action="store_true", help="judge only; do not look for the block and operator that diverge"
     )
+    parser.add_argument(
+        "--search",
+        type=float,
+        nargs="?",
+        const=math.nan,
+        metavar="SCORE",
+        help="find the fewest FP32 islands whose worst sample reaches SCORE, and write them as a policy that --policy"
+        f" takes (default: {AIM_DB:g} dB for pictures, else what the recipe asks for)",
+    )
     options.opset(parser)
     options.build_folder(parser)
     options.json_output(parser)
@@ -51,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, report, and raise AccuracyError where the verdict is bad."""
+    if args.search is not None:
+        return accuracy_search.run(args)
     _need_polygraphy()
     with console.progress("accuracy") as update:
         recipe = compose.recipe_of(args, update)

@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommand's options."""
     options.model_or_recipe(parser)
     options.precision(parser)
+    options.policy(parser)
     add_builder_arguments(parser)
     parser.add_argument("--force", action="store_true", help="build even where an up-to-date engine is filed")
     options.build_folder(parser)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engines.build import BuildRequest, Built
     from engines.validation import Validation
     from export.onnx_file import OnnxFile
+    from export.policy import Policy
     from export.recipe import Recipe
 
 # Judging an engine costs a forward pass a sample, in FP32 on a CPU where there is no GPU: at least one sample is
@@ -38,16 +39,37 @@ def recipe_of(args: argparse.Namespace, update: Update) -> Recipe:
     )
 
 
-def onnx_path(args: argparse.Namespace, recipe: Recipe, precision: str) -> Path:
-    """`build/onnx/{checkpoint}_{precision}.onnx`."""
-    return Path(args.build_dir) / "onnx" / f"{recipe.name}_{precision}.onnx"
+def policy_of(args: argparse.Namespace, precision: str) -> Policy | None:
+    """The policy of `--policy`, or None for the default one; also for FP32, which is what islands are compared with.
+
+    Raises InputError where the file is of another precision than the one asked for.
+    """
+    file = getattr(args, "policy", None)
+    if file is None or (precision == "fp32" != args.precision):
+        return None
+    from export.policy_file import load_policy
+
+    policy = load_policy(file)
+    if policy.precision != precision:
+        raise InputError(f"policy {file} is of {policy.precision}: give --precision {policy.precision}")
+    return policy
+
+
+def onnx_path(args: argparse.Namespace, recipe: Recipe, precision: str, policy: Policy | None = None) -> Path:
+    """`build/onnx/{checkpoint}_{precision}.onnx`; with islands of one's own, eight digits more that stand for them."""
+    from export.policy_file import policy_digest
+
+    own = f"_policy-{policy_digest(policy)}" if policy else ""
+    return Path(args.build_dir) / "onnx" / f"{recipe.name}_{precision}{own}.onnx"
 
 
 def exported(args: argparse.Namespace, recipe: Recipe, precision: str, update: Update) -> OnnxFile:
     """The up-to-date neutral ONNX file of a recipe."""
     from export.export import export
 
-    return export(recipe, onnx_path(args, recipe, precision), precision, opset=args.opset, progress=update)
+    policy = policy_of(args, precision)
+    path = onnx_path(args, recipe, precision, policy)
+    return export(recipe, path, precision, policy=policy, opset=args.opset, progress=update)
 
 
 def validation_of(recipe: Recipe, update: Update) -> Validation:
@@ -70,6 +92,7 @@ def build_request(args: argparse.Namespace, recipe: Recipe, update: Update) -> B
     from engines.form import choose_form
 
     # What cannot be built is said before minutes are spent on exporting.
+    policy_of(args, args.precision)
     batch, targets = BatchProfile.parse(args.batch), targets_of(args.targets)
     if args.workspace is not None and not 1 <= args.workspace <= MOST_WORKSPACE_MIB:
         raise InputError(f"workspace {args.workspace} MiB is not between 1 and {MOST_WORKSPACE_MIB}")
@@ -132,8 +155,8 @@ def rebuild_command(args: argparse.Namespace) -> str:
         "--batch",
         args.batch,
     ]
-    for name in ("targets", "workspace", "optimization_level"):
-        if getattr(args, name) is not None:
+    for name in ("policy", "targets", "workspace", "optimization_level"):
+        if getattr(args, name, None) is not None:
             words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
     if args.build_dir != Path(DEFAULT_BUILD_FOLDER):
         words += ["--build-dir", str(args.build_dir)]

@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommand's options."""
     options.model_or_recipe(parser)
     options.precision(parser)
+    options.policy(parser)
     options.opset(parser)
     parser.add_argument("--batch", type=int, metavar="N", help="fix the batch to N (default: dynamic)")
     parser.add_argument(
@@ -34,9 +35,10 @@ def run(args: argparse.Namespace) -> int:
     clock = console.Stopwatch()
     with console.progress("export") as update:
         recipe = compose.recipe_of(args, update)
-        stem = f"{recipe.name}_{args.precision}" + ("" if args.batch is None else f"_b{args.batch}")
-        path = args.output or args.build_dir / "onnx" / f"{stem}.onnx"
-        done = export(recipe, path, args.precision, opset=args.opset, batch=args.batch, progress=update)
+        policy = compose.policy_of(args, args.precision)
+        path = compose.onnx_path(args, recipe, args.precision, policy)
+        path = args.output or path.with_stem(path.stem + ("" if args.batch is None else f"_b{args.batch}"))
+        done = export(recipe, path, args.precision, policy=policy, opset=args.opset, batch=args.batch, progress=update)
     weights = done.files[data_path(path).name]["size"]
     facts = {
         "onnx": done.path,

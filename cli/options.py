@@ -36,6 +36,16 @@ def precision(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def policy(parser: argparse.ArgumentParser) -> None:
+    """`--policy`: FP32 islands of one's own."""
+    parser.add_argument(
+        "--policy",
+        type=some_path,
+        metavar="FILE.json",
+        help="FP32 islands in place of export/policy.py's, as `cat2dog accuracy --search` writes them",
+    )
+
+
 def build_folder(parser: argparse.ArgumentParser) -> None:
     """`--build-dir`: where ONNX files, references and engines are kept."""
     parser.add_argument(

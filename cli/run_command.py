@@ -67,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     psnr.add_argument("--no-psnr", action="store_false", default=None, dest="psnr", help="do not compare")
     options.precision(parser)
+    options.policy(parser)
     build_command.add_builder_arguments(parser)
     options.build_folder(parser)
     options.json_output(parser)

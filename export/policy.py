@@ -8,7 +8,9 @@ pictures; FP16 would pass without any there, and keeps them for networks with la
 from __future__ import annotations
 
 import fnmatch
+import re
 from dataclasses import dataclass
+from functools import cache
 
 from runtime.errors import InputError
 
@@ -19,8 +21,9 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 class Island:
     """Nodes that compute in FP32, found by every condition that is given.
 
-    `module` is a glob over the dotted path of the module that made the node (`network.blocks.3.norm1`), `op` one over
-    the ONNX operator (`Softmax`), `kind` one over the class of that module (`LayerNorm`). `residual` picks the
+    `module` is a glob over the dotted path of the module that made the node (`network.blocks.3.norm1`), in which `#`
+    stands for any number (`network.blocks.#` are the blocks and not what is in them); `op` is a glob over the ONNX
+    operator (`Softmax`), `kind` one over the class of that module (`LayerNorm`). `residual` picks the
     additions that join a branch to the stream it left. Operators named in `but` are left out.
     """
 
@@ -40,12 +43,17 @@ class Island:
     def holds(self, module: str, op: str, kind: str, residual: bool) -> bool:
         """Whether a node of these properties belongs to the island."""
         return (
-            fnmatch.fnmatchcase(module, self.module)
+            _module_pattern(self.module).match(module) is not None
             and fnmatch.fnmatchcase(op, self.op)
             and fnmatch.fnmatchcase(kind, self.kind)
             and (residual or not self.residual)
             and op not in self.but
         )
+
+
+@cache
+def _module_pattern(glob: str) -> re.Pattern[str]:
+    return re.compile(fnmatch.translate(glob).replace("\\#", "[0-9]+"))
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,20 @@ def apply_policy(model: ir.Model, policy: Policy) -> dict[str, int]:
     return {"narrow": len(nodes) - wide, "fp32": wide, "casts": casts.count}
 
 
+def computing_nodes(model: ir.Model, policy: Policy) -> list[ir.Node]:
+    """Nodes of an FP32 `model` that `policy` makes narrow and that compute: only these can lose anything by it."""
+    nodes = list(model.graph.all_nodes())
+    in_subgraph = {id(node) for node in nodes if node.graph is not model.graph}
+    width = _widths(nodes, in_subgraph, policy, IR_TYPE[policy.precision], model.opset_imports.get("", 17))
+    return [
+        node
+        for node in nodes
+        if width[id(node)] != _FLOAT
+        and not (node.op_type in _MOVES and node.domain == "")
+        and any(output.dtype == _FLOAT for output in node.outputs)
+    ]
+
+
 def _widths(
     nodes: list[ir.Node], in_subgraph: set[int], policy: Policy, narrow: ir.DataType, opset: int
 ) -> dict[int, ir.DataType]:
