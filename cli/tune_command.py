@@ -1,4 +1,4 @@
-"""`cat2dog tune`: measure the fused attention kernels of checkpoints on the GPU at hand, and file the winners."""
+"""`cat2dog tune`: measure the fused kernels of checkpoints on the GPU at hand, and file the winners."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cli import console, options
 from runtime.errors import InputError, ToolchainError
 
 if TYPE_CHECKING:
-    from engines.kernels.tables import Entry, ProblemKey, Table, Timing
+    from engines.kernels.tables import Entry, Key, ProblemKey, Table, Timing
 
-HELP = "measure the fused attention kernels on this GPU and file the fastest for engines to use"
+HELP = "measure the fused kernels on this GPU and file the fastest for engines to use"
 EXAMPLE = "cat2dog tune --model 500m-256 500m-1024 --precision fp16 --batch 1,4"
 # Multiprocessors of a usual GPU of each capability, where none is at hand: A100, RTX 3090, RTX 4090, H100, B200,
 # RTX 5090.
@@ -42,9 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", nargs="+", choices=("fp16", "bf16"), default=["fp16", "bf16"], help="default: both"
     )
+    parser.add_argument(
+        "--kernels",
+        choices=("attention", "linear", "all"),
+        default="all",
+        help="of checkpoints: attention, linear layers, or both (default)",
+    )
     parser.add_argument("--batch", default="1,4,8", metavar="N,...", help="batch sizes (default: 1,4,8)")
     parser.add_argument(
-        "--plain", action="store_true", help="without the QK-norm and RoPE that the checkpoints have inside attention"
+        "--plain",
+        action="store_true",
+        help="attention only without QK-norm and RoPE inside (default: with what a checkpoint has, and without)",
     )
     parser.add_argument(
         "--compile-only",
@@ -122,9 +130,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _keys(args: argparse.Namespace) -> list[ProblemKey]:
+def _keys(args: argparse.Namespace) -> list[Key]:
     from cat2dog.config import NAMED, load_config, lookup
-    from engines.kernels.tables import ProblemKey
+    from cli.tune_keys import attention_keys, linear_keys
 
     try:
         batches = [int(part) for part in args.batch.split(",")]
@@ -132,17 +140,16 @@ def _keys(args: argparse.Namespace) -> list[ProblemKey]:
         batches = []
     if not batches or not all(1 <= batch <= 1 << 16 for batch in batches):
         raise InputError(f"batch '{args.batch}' is not a list of sizes such as 1,4,8")
-    keys = dict.fromkeys(key for path in args.onnx for key in _keys_of(path, batches))
+    keys: dict[Key, None] = dict.fromkeys(key for path in args.onnx for key in _keys_of(path, batches))
     for name in args.model or ([] if args.onnx else sorted(NAMED)):
         folder = Path(name)
         config = load_config(folder) if (folder / "config.json").exists() else lookup(folder.name)
         for precision in args.precision:
             for batch in batches:
-                key = ProblemKey(
-                    precision, config.heads, config.head_size, config.tokens, config.tokens, batch, "packed", "tokens",
-                    config.qk_norm and not args.plain, config.rope and not args.plain,
-                )  # fmt: skip
-                keys[key] = None
+                if args.kernels != "linear":
+                    keys.update(dict.fromkeys(attention_keys(config, precision, batch, args.plain)))
+                if args.kernels != "attention":
+                    keys.update(dict.fromkeys(linear_keys(config, precision, batch)))
     return list(keys)
 
 
@@ -163,7 +170,7 @@ def _keys_of(path: Path, batches: list[int]) -> list[ProblemKey]:
     return keys
 
 
-def _compile(args: argparse.Namespace, keys: list[ProblemKey]) -> int:
+def _compile(args: argparse.Namespace, keys: list[Key]) -> int:
     from engines.kernels import images
     from engines.kernels.tune import compile_all
     from engines.kernels.variants import TARGETS
@@ -187,22 +194,24 @@ def _about(args: argparse.Namespace, gpu: str, capability: str, multiprocessors:
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     words = ["cat2dog", "tune", *(["--model", *args.model] if args.model else [])]
     words += ["--onnx", *map(str, args.onnx)] if args.onnx else []
+    words += ["--kernels", args.kernels] if args.kernels != "all" else []
     words += ["--precision", *args.precision, "--batch", args.batch, *(["--plain"] if args.plain else [])]
     return Table(gpu, capability, multiprocessors, driver, compiler_versions(), date, " ".join(words))
 
 
-def _seeds(key: ProblemKey, measured: list[tuple[Entry, list[Timing]]]) -> list[Any] | None:
+def _seeds(key: Key, measured: list[tuple[Entry, list[Timing]]]) -> list[Any] | None:
     """What was fast for the same problem in the other precision: FP16 and BF16 run at one speed."""
     from dataclasses import replace
 
     for entry, timings in measured:
-        if entry.key.precision != key.precision and replace(entry.key, precision=key.precision) == key:
+        other: Any = entry.key
+        if other.precision != key.precision and replace(other, precision=key.precision) == key:
             kept = [timing.variant for timing in entry.timings]
             return kept + [t.variant for t in sorted(timings, key=lambda t: t.median)[:8] if t.variant not in kept]
     return None
 
 
-def _described(key: ProblemKey, timings: list[Timing]) -> dict[str, Any]:
+def _described(key: Key, timings: list[Timing]) -> dict[str, Any]:
     operations = key.problem().operations * key.batch
     rows = [
         {

@@ -2,7 +2,8 @@
 // y = finish(norm(x) W^T + bias). TMA brings tiles, wgmma multiplies them, sums are FP32.
 //
 // A block has GROUPS consumer warp groups, each with EACH times 64 rows of a tile of BM rows and BN columns, and a
-// producer that keeps STAGES steps of 64 inner channels on their way. Blocks form clusters of CM x CN tiles: a block
+// producer that keeps STAGES steps of 64 inner channels on their way. With ALTERNATE, each group has tiles of its own, and
+// one finishes a tile while another multiplies. Blocks form clusters of CM x CN tiles: a block
 // loads a part of each tile and the TMA hands it to all that need it, CN blocks the same rows of x, CM blocks the same
 // rows of W. With PARTS, as many blocks of a cluster share the inner channels of one tile; each sums up a run of its
 // columns from all of them, through the others' shared memory.
@@ -13,12 +14,14 @@
 // What of W fits into the stages is fetched before this kernel waits for the one before it (programmatic dependent
 // launch), and with AHEAD the rest of the first tile is asked for into the L2.
 //
-// Constants, given by the compiler's command line (engines/kernels/linear_plan.py): GROUPS, EACH, BN, STAGES, CM, CN,
+// Constants, given by the compiler's command line (engines/kernels/linear_plan.py): GROUPS, EACH, ALTERNATE, BN, STAGES, CM, CN,
 // PARTS, RESIDENT (blocks a multiprocessor), AHEAD, BF16, ROWS (tokens a sample), INNER, COLUMNS, NORM (0 none, 1 layer,
 // 2 rms), BIAS, ACTIVATION (0 none, 1 gelu, 2 gelu_tanh, 3 swiglu), HEADS and D (0: nothing is turned), QK_NORM, ROPE,
 // RESIDUAL (0 none, 1 of each sample, 2 shared), STATISTICS. wgmma_s, the product for BN, is generated (wgmma.py).
 
-#define BM (GROUPS * EACH * 64)
+// Groups that work on one tile.
+#define TOGETHER (ALTERNATE ? 1 : GROUPS)
+#define BM (TOGETHER * EACH * 64)
 #define CLUSTER (CM * CN * PARTS)
 #define STEPS ((INNER + 63) / 64)
 #define A_BYTES (BM * 128)
@@ -26,6 +29,8 @@
 // Columns that a block finishes.
 #define OWN (BN / PARTS)
 #define CONSUMERS (GROUPS * 128)
+// Columns of bias and row sums that one thread of a group fetches.
+#define VECTOR ((BN + 127) / 128)
 #if GROUPS == 1
 #define PRODUCERS 32
 #else
@@ -58,7 +63,8 @@ __device__ __forceinline__ u32 peer_address(u32 address, u32 rank) {
   return there;
 }
 __device__ __forceinline__ void peer_arrive(u32 barrier) {
-  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+  // Not `.release.cluster`: this thread wrote nothing that others read, and the fence of that costs half a microsecond.
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 // A box of a matrix [rows, channels]; every block in `mask` (0: this one alone) gets it at the same address.
 __device__ __forceinline__ void load_box(u32 to, const TensorMap* map, int x, int y, u32 barrier, unsigned short mask) {
@@ -110,6 +116,8 @@ __device__ __forceinline__ float quad_sum(float x) {
   return x + __shfl_xor_sync(0xffffffff, x, 2);
 }
 
+__device__ __forceinline__ void group_sync(int group) { asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory"); }
+
 struct Arguments {
   const float *statistics, *sums, *bias, *gain_q, *gain_k, *cosines, *sines;
   const unsigned short* residual;
@@ -146,8 +154,9 @@ __device__ __forceinline__ void row_norm(const Arguments& a, int row, float& mea
 }
 
 // 64 rows of a tile, `row` the first of this thread's two, `first` the first of its OWN columns: from sums to output.
-__device__ __forceinline__ void finish(float (&v)[OWN / 2], const Arguments& a, int row, int first, const float (&mean)[2],
-                                       const float (&root)[2]) {
+// `vectors` holds bias and row sums of these columns, BN apart.
+__device__ __forceinline__ void finish(float (&v)[OWN / 2], const Arguments& a, int row, int first, const float* vectors,
+                                       const float (&mean)[2], const float (&root)[2]) {
 #if ACTIVATION != 3
   const bool odd = threadIdx.x % 2;
   auto traded_column = [&](int i) { return first + i / 4 * 8 + (odd ? 8 : 0) + threadIdx.x % 4 / 2 * 4; };
@@ -170,16 +179,10 @@ __device__ __forceinline__ void finish(float (&v)[OWN / 2], const Arguments& a, 
 #if NORM || BIAS
 #pragma unroll
   for (int i = 0; i < OWN / 2; i += 4) {
-    const int n = first + column_of(i);
-    float2 bias = {0.f, 0.f}, sum = {0.f, 0.f};
-    if (!RAGGED || n < COLUMNS) {
-#if BIAS
-      bias = __ldg(reinterpret_cast<const float2*>(a.bias + n));
-#endif
+    const float2 bias = *reinterpret_cast<const float2*>(vectors + column_of(i));
 #if NORM == 1
-      sum = __ldg(reinterpret_cast<const float2*>(a.sums + n));
+    const float2 sum = *reinterpret_cast<const float2*>(vectors + BN + column_of(i));
 #endif
-    }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float &x = v[i + 2 * half], &y = v[i + 2 * half + 1];
@@ -309,13 +312,14 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
   extern __shared__ unsigned char raw[];
   const u32 base = (shared_address(raw) + 1023) & ~1023u;
   const u32 a_at = base, b_at = a_at + STAGES * A_BYTES, full = b_at + STAGES * B_BYTES, empty = full + 8 * STAGES;
+  float* const vectors_at = reinterpret_cast<float*>(raw + (empty + 8 * STAGES - shared_address(raw)));
   const u32 rank = CLUSTER > 1 ? cluster_rank() : 0;
   const int cm = rank % CM, cn = rank / CM % CN, part = rank / (CM * CN);
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < STAGES; ++stage) {
       barrier_init(full + 8 * stage, 1);
       // Every consumer warp group of every block that gets a part of its tiles from this one.
-      barrier_init(empty + 8 * stage, GROUPS * (CM + CN - 1));
+      barrier_init(empty + 8 * stage, TOGETHER * (CM + CN - 1));
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
@@ -333,6 +337,8 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
     asm volatile("setmaxnreg.dec.sync.aligned.u32 " PRODUCER_REGISTERS ";");
 #endif
     if (threadIdx.x == CONSUMERS) {
+      asm volatile("prefetch.tensormap [%0];" ::"l"(&weights) : "memory");
+      asm volatile("prefetch.tensormap [%0];" ::"l"(&x) : "memory");
       unsigned short a_mask = 0, b_mask = 0;
       if (CN > 1)
         for (int j = 0; j < CN; ++j) a_mask |= 1 << (cm + CM * j + CM * CN * part);
@@ -403,9 +409,15 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
     asm volatile("griddepcontrol.wait;" ::: "memory");
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
     float sum[EACH][BN / 2];
-    u32 step = 0;
+    const int mine_m = ALTERNATE ? 0 : group * EACH * 64;
+    float* const vectors = vectors_at + group * 2 * BN;
+    u32 step = 0, turn = 0;
     for (int tile = blockIdx.x / CLUSTER; tile < tiles; tile += gridDim.x / CLUSTER) {
-      const int row = (tile % tiles_m * CM + cm) * BM + group * EACH * 64 + warp * 16 + lane / 4;
+      if (ALTERNATE && turn++ % GROUPS != group) {
+        step += end - begin;
+        continue;
+      }
+      const int row = (tile % tiles_m * CM + cm) * BM + mine_m + warp * 16 + lane / 4;
       const int column = (tile / tiles_m * CN + cn) * BN;
       float mean[EACH][2] = {}, root[EACH][2] = {};
 #if NORM
@@ -414,6 +426,16 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
 #pragma unroll
         for (int half = 0; half < 2; ++half) row_norm(arguments, row + m * 64 + half * 8, mean[m][half], root[m][half]);
 #endif
+      // On their way while the product is computed.
+      float bias_of[VECTOR] = {}, sum_of[VECTOR] = {};
+#pragma unroll
+      for (int i = 0; i < VECTOR; ++i) {
+        const int n = threadIdx.x % 128 + i * 128;
+        if (n < BN && (!RAGGED || column + n < COLUMNS)) {
+          if (BIAS) bias_of[i] = __ldg(bias + column + n);
+          if (NORM == 1) sum_of[i] = __ldg(sums + column + n);
+        }
+      }
       for (int k = begin; k < end; ++k, ++step) {
         const u32 stage = step % STAGES;
         barrier_wait(full + 8 * stage, step / STAGES & 1);
@@ -423,7 +445,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
           const u64 b = descriptor(b_at + stage * B_BYTES + inner * 32, 16);
 #pragma unroll
           for (int m = 0; m < EACH; ++m)
-            wgmma_s(sum[m], descriptor(a_at + stage * A_BYTES + (group * EACH + m) * 64 * 128 + inner * 32, 16), b,
+            wgmma_s(sum[m], descriptor(a_at + stage * A_BYTES + (mine_m + m * 64) * 128 + inner * 32, 16), b,
                     k != begin || inner != 0);
         }
         wgmma_commit();
@@ -433,10 +455,25 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
       wgmma_wait<0>();
 #pragma unroll
       for (int m = 0; m < EACH; ++m) settle(sum[m]);
+      auto hand_over = [&] {
+#if NORM || BIAS
+        group_sync(group);  // the tile before is done with them
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) {
+          const int n = threadIdx.x % 128 + i * 128;
+          if (n < BN) {
+            vectors[n] = bias_of[i];
+            if (NORM == 1) vectors[BN + n] = sum_of[i];
+          }
+        }
+        group_sync(group);
+#endif
+      };
 #if PARTS == 1
       release((step - 1) % STAGES);
+      hand_over();
 #pragma unroll
-      for (int m = 0; m < EACH; ++m) finish(sum[m], arguments, row + m * 64, column, mean[m], root[m]);
+      for (int m = 0; m < EACH; ++m) finish(sum[m], arguments, row + m * 64, column, vectors, mean[m], root[m]);
 #else
       // All blocks of the cluster have multiplied: their stages hold nothing that is still wanted.
       cluster_arrive();
@@ -458,6 +495,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
           }
       }
       cluster_arrive();
+      hand_over();
       float mine[EACH][OWN / 2];
 #pragma unroll
       for (int m = 0; m < EACH; ++m)
@@ -483,7 +521,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
             mine[m][i * 4] += got.x, mine[m][i * 4 + 1] += got.y, mine[m][i * 4 + 2] += got.z, mine[m][i * 4 + 3] += got.w;
           }
 #pragma unroll
-      for (int m = 0; m < EACH; ++m) finish(mine[m], arguments, row + m * 64, column + part * OWN, mean[m], root[m]);
+      for (int m = 0; m < EACH; ++m) finish(mine[m], arguments, row + m * 64, column + part * OWN, vectors + part * OWN, mean[m], root[m]);
 #endif
     }
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ _MOST_ROWS = 1 << 24
 # What the estimate of a candidate's time is made of, on an H200: tensor cores' operations and bytes from L2 in a
 # microsecond of one multiprocessor, all of L2's bytes in one, and microseconds before and after the product.
 _OPERATIONS, _SM_BYTES, _L2_BYTES, _AROUND = 6.5e6, 90e3, 5.5e6, 2.0
-_WORTH_MEASURING = 40
+_WORTH_MEASURING = 32
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class LinearVariant:
     `cluster_m` blocks with the same columns share what they load of the weights, `cluster_n` blocks with the same rows
     what they load of x; `parts` blocks share the inner channels of a tile. `blocks`: thread blocks that do tile after
     tile (0: one a tile). `resident`: blocks that fit on a multiprocessor. `ahead`: the first tile's weights are asked
-    for into the L2 while the kernel before still runs.
+    for into the L2 while the kernel before still runs. `alternate`: each group has tiles of its own, and finishes one
+    while another multiplies.
     """
 
     groups: int
@@ -50,6 +52,7 @@ class LinearVariant:
     blocks: int = 0
     resident: int = 1
     ahead: bool = False
+    alternate: bool = False
 
     def __post_init__(self) -> None:
         fits = (
@@ -66,6 +69,7 @@ class LinearVariant:
             and 0 <= self.blocks <= 1 << 16
             and not (self.blocks and self.parts > 1)
             and self.blocks % self.cluster == 0
+            and not (self.alternate and (self.groups == 1 or self.parts > 1))
         )
         if not fits:
             raise ValueError(f"there is no kernel of {self}")
@@ -73,7 +77,7 @@ class LinearVariant:
     @property
     def rows(self) -> int:
         """Rows of a tile."""
-        return self.groups * self.each * 64
+        return self.each * 64 * (1 if self.alternate else self.groups)
 
     @property
     def cluster(self) -> int:
@@ -87,16 +91,14 @@ class LinearVariant:
 
     @property
     def shared(self) -> int:
-        """Bytes of dynamic shared memory: stages, barriers, and 1 KiB to bring tiles to a boundary."""
+        """Bytes of dynamic shared memory: stages, barriers, bias and row sums; 1 KiB to bring tiles to a boundary."""
         stages = self.stages * (self.rows + self.block_n) * 128
-        # What other parts hand over lies where the stages were.
-        exchanged = self.rows * self.block_n * 4 * (self.parts - 1) // self.parts
-        return 1024 + max(stages, exchanged) + 16 * self.stages
+        return 1024 + stages + 16 * self.stages + 8 * self.groups * self.block_n
 
     def __str__(self) -> str:
         extras = [f"cluster {self.cluster_m}x{self.cluster_n}"] * (self.cluster_m * self.cluster_n > 1)
         extras += [f"{self.parts} parts"] * (self.parts > 1) + [f"{self.blocks} blocks"] * (self.blocks > 0)
-        extras += ["2 resident"] * (self.resident == 2) + ["ahead"] * self.ahead
+        extras += ["2 resident"] * (self.resident == 2) + ["ahead"] * self.ahead + ["alternate"] * self.alternate
         return ", ".join(
             [f"linear {self.rows}x{self.block_n} ({self.groups} groups)", f"{self.stages} stages", *extras]
         )
@@ -121,9 +123,12 @@ def check_linear(problem: LinearProblem) -> None:
 def fits_problem(problem: LinearProblem, variant: LinearVariant) -> bool:
     """Whether the variant computes the problem, and has the shared memory for it."""
     own = variant.block_n // variant.parts
+    # What other parts hand over lies where the stages were.
+    exchanged = variant.rows * own * 4 * (variant.parts - 1)
     steps = math.ceil(problem.inner / 64)
     return (
         variant.shared <= _SHARED[variant.resident]
+        and exchanged <= variant.stages * (variant.rows + variant.block_n) * 128
         and steps >= variant.parts
         and (problem.turning is None or own % problem.turning.head_size == 0)
         and (not problem.statistics or problem.columns % own == 0)
@@ -154,7 +159,7 @@ def estimate(problem: LinearProblem, variant: LinearVariant, multiprocessors: in
     arriving = steps * (v.rows + v.block_n) * 128 / _SM_BYTES
     given = steps * (v.rows / v.cluster_n + v.block_n / v.cluster_m) * 128
     exchange = v.rows * v.block_n * 4 * (v.parts - 1) / v.parts / _SM_BYTES
-    ends = 0.6 * v.rows * v.block_n / v.parts / (128 * 128)
+    ends = 0.6 * v.rows * v.block_n / v.parts / (128 * 128) * (0.3 if v.alternate else 1.0)
     return waves * (max(product, arriving) + exchange + ends) + 0.3 * blocks * given / _L2_BYTES + _AROUND
 
 
@@ -166,55 +171,46 @@ def _usable(multiprocessors: int, cluster: int) -> int:
 def _all(problem: LinearProblem, multiprocessors: int) -> Iterator[LinearVariant]:
     total = problem.rows * problem.batch[1]
     for groups, each, columns in _SHAPES:
-        rows = groups * each * 64
-        if rows >= 2 * total and rows > 64:
-            continue
-        for block_n in columns:
-            if problem.columns % block_n and block_n > 64 and problem.columns % block_n < block_n // 2:
+        for alternate in (False, True) if groups > 1 else (False,):
+            rows = each * 64 * (1 if alternate else groups)
+            if rows >= 2 * total and rows > 64:
                 continue
-            for cluster_m, cluster_n in _CLUSTERS:
-                for parts in _PARTS:
-                    yield from _with_stages(
-                        problem, multiprocessors, groups, each, block_n, cluster_m, cluster_n, parts
-                    )
+            for block_n in columns:
+                # A last tile that is mostly empty is work for nothing.
+                if block_n > 64 and 0 < problem.columns % block_n < block_n // 2:
+                    continue
+                for cluster_m, cluster_n in _CLUSTERS:
+                    for parts in _PARTS if not alternate else (1,):
+                        shape = (groups, each, block_n, cluster_m, cluster_n, parts)
+                        yield from _with_stages(problem, multiprocessors, *shape, alternate=alternate)
 
 
 def _with_stages(
-    problem: LinearProblem,
-    multiprocessors: int,
-    groups: int,
-    each: int,
-    block_n: int,
-    cluster_m: int,
-    cluster_n: int,
-    parts: int,
-) -> Iterator[LinearVariant]:
-    rows, steps = groups * each * 64, math.ceil(problem.inner / 64)
+    problem: LinearProblem, multiprocessors: int, groups: int, each: int, block_n: int, cluster_m: int,
+    cluster_n: int, parts: int, alternate: bool,
+) -> Iterator[LinearVariant]:  # fmt: skip
+    """The shape with as many stages as fit, for one and, where registers allow, two blocks a multiprocessor."""
+    rows, steps = each * 64 * (1 if alternate else groups), math.ceil(problem.inner / 64)
     total = problem.rows * problem.batch[1]
     cluster = cluster_m * cluster_n * parts
     if cluster > _MOST_CLUSTER:
         return
     tiles = math.ceil(total / (rows * cluster_m)) * math.ceil(problem.columns / (block_n * cluster_n))
+    usable = _usable(multiprocessors, cluster)
     if parts > 1 and tiles * cluster > 2 * multiprocessors:
         return
     if math.ceil(total / rows) < cluster_m or math.ceil(problem.columns / block_n) < cluster_n:
         return
-    usable = _usable(multiprocessors, cluster)
+    if alternate and tiles * cluster < 2 * usable:
+        return
     few = tiles * cluster <= usable
     # Two blocks a multiprocessor need registers for both: 168 a thread for one consumer group.
     for resident in (1, 2) if groups == 1 and each * block_n <= 192 else (1,):
-        stages = min(
-            _MOST_STAGES, (_SHARED[resident] - 2048) // ((rows + block_n) * 128), max(2, math.ceil(steps / parts))
-        )
-        if stages < 2:
-            continue
-        whole = usable * resident
-        persistent = 0 if few or parts > 1 or tiles * cluster <= whole else whole
-        try:
-            variant = LinearVariant(
-                groups, each, block_n, stages, cluster_m, cluster_n, parts, persistent, resident, few
-            )
-        except ValueError:
-            continue
-        if fits_problem(problem, variant):
-            yield variant
+        fitting = (_SHARED[resident] - 1280 - 8 * groups * block_n) // ((rows + block_n) * 128)
+        stages = min(_MOST_STAGES, fitting, max(2, math.ceil(steps / parts)))
+        persistent = 0 if parts > 1 or tiles * cluster <= usable * resident else usable * resident
+        shape = (groups, each, block_n, stages, cluster_m, cluster_n, parts, persistent, resident, few, alternate)
+        with contextlib.suppress(ValueError):  # no such kernel
+            variant = LinearVariant(*shape)
+            if stages >= 2 and fits_problem(problem, variant):
+                yield variant

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from engines.kernels.driver import bind
@@ -24,12 +26,9 @@ class Measured(Feeds):
         feed = [_random(rng, t.dtype, s, i) for i, (t, s) in enumerate(zip(plan.inputs, shapes, strict=True))]
         super().__init__(feed, bind(plan, shapes), _SETS)
 
-    def answer(self, plan: LaunchPlan) -> np.ndarray:
-        """What the plan gives for `feed`; an element it did not write is NaN."""
-        return self.answers(plan)[0]
-
-    def error(self, answer: np.ndarray, seed: int = 1) -> float:
+    def error(self, answers: Sequence[np.ndarray], seed: int = 1) -> float:
         """Relative error (root of summed squares) of some rows of an answer, the last ones among them, in FP64."""
+        (answer,) = answers
         rng = np.random.default_rng(seed)
         p = self.problem
         wrong = right = 0.0

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from engines.kernels.linear_key import LinearKey
 from engines.kernels.problem import AttentionProblem
 from engines.kernels.variants import Variant, variant_from_json, variant_to_json
 from runtime.errors import InputError
@@ -66,6 +67,28 @@ class ProblemKey:
         """Every number of the key."""
         return (self.heads, self.head_size, self.queries, self.keys, self.batch)
 
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Where its entry stands among those of a table."""
+        sizes = (self.queries, self.keys, self.heads, self.head_size, self.batch)
+        return (*sizes, self.precision == "bf16", self.qk_norm, self.rope)
+
+    def distance(self, other: ProblemKey) -> tuple[float, ...]:
+        """How unlike another key it is: head size decides which kernels fit; then how much work, in how many tiles."""
+
+        def ratio(a: int, b: int) -> float:
+            return abs(math.log2(a / b))
+
+        def rows(key: ProblemKey) -> int:
+            return key.queries * key.heads * key.batch
+
+        return (
+            ratio(self.head_size, other.head_size),
+            (self.qk_norm or self.rope) != (other.qk_norm or other.rope),
+            ratio(self.keys, other.keys) + ratio(rows(self), rows(other)),
+            self.precision != other.precision,
+        )
+
     def __str__(self) -> str:
         extras = ["QK-norm"] * self.qk_norm + ["RoPE"] * self.rope
         length = f"{self.queries}" if self.queries == self.keys else f"{self.queries} to {self.keys}"
@@ -78,6 +101,9 @@ class ProblemKey:
                 *extras,
             ]
         )
+
+
+Key = ProblemKey | LinearKey
 
 
 @dataclass(frozen=True)
@@ -96,7 +122,7 @@ class Timing:
 class Entry:
     """A measured problem: timings, the fastest first; of each kind of kernel the best few are kept."""
 
-    key: ProblemKey
+    key: Key
     timings: tuple[Timing, ...]
 
 
@@ -113,18 +139,22 @@ class Table:
     command: str
     entries: tuple[Entry, ...] = field(default_factory=tuple)
 
-    def find(self, key: ProblemKey) -> Entry | None:
+    def find(self, key: Key) -> Entry | None:
         """The entry of exactly this problem."""
         return next((entry for entry in self.entries if entry.key == key), None)
 
-    def nearest(self, key: ProblemKey) -> Entry | None:
-        """The entry most like `key`, of the same head size if there is one."""
-        return min(self.entries, key=lambda entry: _distance(entry.key, key), default=None)
+    def nearest(self, key: Key) -> Entry | None:
+        """The entry most like `key`: for attention of the same head size, if there is one."""
+        same = [entry for entry in self.entries if type(entry.key) is type(key)]
+        return min(same, key=lambda entry: entry.key.distance(key), default=None)  # type: ignore[arg-type]
 
     def merged(self, entries: Iterable[Entry]) -> Table:
         """With `entries` in the place of older ones of the same problems."""
         kept = {entry.key: entry for entry in (*self.entries, *entries)}
-        return replace(self, entries=tuple(sorted(kept.values(), key=lambda entry: _order(entry.key))))
+        return replace(
+            self,
+            entries=tuple(sorted(kept.values(), key=lambda entry: (isinstance(entry.key, LinearKey), entry.key.order))),
+        )
 
     def write(self, path: Path) -> None:
         """Write the table, whole or not at all."""
@@ -196,27 +226,6 @@ def _capability(text: str) -> int:
     return int(text.replace(".", ""))
 
 
-def _order(key: ProblemKey) -> tuple[int, ...]:
-    return (key.queries, key.keys, key.heads, key.head_size, key.batch, key.precision == "bf16", key.qk_norm, key.rope)
-
-
-def _distance(first: ProblemKey, second: ProblemKey) -> tuple[float, ...]:
-    """Head size decides which kernels fit; then how much work there is, and how many tiles share it."""
-
-    def ratio(a: int, b: int) -> float:
-        return abs(math.log2(a / b))
-
-    def rows(key: ProblemKey) -> int:
-        return key.queries * key.heads * key.batch
-
-    return (
-        ratio(first.head_size, second.head_size),
-        (first.qk_norm or first.rope) != (second.qk_norm or second.rope),
-        ratio(first.keys, second.keys) + ratio(rows(first), rows(second)),
-        first.precision != second.precision,
-    )
-
-
 def _entry_to_json(entry: Entry) -> dict[str, Any]:
     timings = [
         {
@@ -235,7 +244,8 @@ def _entry_from_json(content: dict[str, Any]) -> Entry:
     timings = tuple(_timing(timing) for timing in content["timings"])
     if not timings:
         raise ValueError("an entry has no timings")
-    key = ProblemKey(**_typed(content["problem"], {each.name: str(each.type) for each in fields(ProblemKey)}))
+    made = LinearKey if "inner" in content["problem"] else ProblemKey
+    key: Key = made(**_typed(content["problem"], {each.name: str(each.type) for each in fields(made)}))
     if not 1 <= min(key.sizes) <= max(key.sizes) < 1 << 31:
         raise ValueError(f"{key} is no problem")
     key.problem()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from engines.kernels.launch import LaunchPlan
+from engines.kernels.linear_problem import LinearProblem
+from engines.kernels.linear_variants import linear_candidates
 from engines.kernels.plan import make_plan
-from engines.kernels.problem import Unsupported
-from engines.kernels.tables import Entry, ProblemKey, Timing
+from engines.kernels.problem import AttentionProblem, Unsupported
+from engines.kernels.tables import Entry, Key, Timing
 from engines.kernels.variants import TritonVariant, Variant, candidates
 from runtime.errors import ToolchainError
 
@@ -22,10 +25,10 @@ Progress = Callable[[str, "float | None"], None]
 
 
 def compile_all(
-    keys: Iterable[ProblemKey], target: str, multiprocessors: int, progress: Progress = lambda what, fraction: None
+    keys: Iterable[Key], target: str, multiprocessors: int, progress: Progress = lambda what, fraction: None
 ) -> int:
     """Compile what tuning will measure, for a machine that has no compilers; returns how many plans there are."""
-    work = [(key, variant) for key in keys for variant in candidates(key.problem(), target, multiprocessors)]
+    work = [(key, variant) for key in keys for variant in _candidates(key.problem(), target, multiprocessors)]
     count = 0
     for index, (key, variant) in enumerate(work):
         progress(f"compiling {variant}", index / len(work))
@@ -38,7 +41,7 @@ def compile_all(
 
 
 def tune(
-    key: ProblemKey,
+    key: Key,
     target: str,
     multiprocessors: int,
     variants: Iterable[Variant] | None = None,
@@ -49,18 +52,16 @@ def tune(
     Variants are timed in short, the best of them at length and against FP64. Raises ToolchainError where no variant
     runs, or where one that is among the fastest gives wrong numbers.
     """
-    from engines.kernels.measure import Measured
-
     problem = key.problem()
     plans: list[tuple[Variant, LaunchPlan]] = []
-    for variant in variants if variants is not None else candidates(problem, target, multiprocessors):
+    for variant in variants if variants is not None else _candidates(problem, target, multiprocessors):
         try:
             plans.append((variant, make_plan(problem, variant, target)))
         except Unsupported:
             continue
     if not plans:
         raise ToolchainError(f"no kernel does {key}")
-    with Measured(problem, plans[0][1], key.batch) as measured:
+    with _measured(problem, plans[0][1], key.batch) as measured:
         first = []
         for index, (variant, plan) in enumerate(plans):
             progress(f"{key}: {variant}", index / len(plans))
@@ -69,7 +70,7 @@ def tune(
         finalists = _finalists(first)
         final = []
         for _, variant, plan in finalists:
-            error = measured.error(measured.answer(plan))
+            error = measured.error(measured.answers(plan))
             if not error <= TOLERANCE[key.precision]:
                 raise ToolchainError(f"kernel {variant} is wrong at {key}: relative error {error:.3g}")
             median, least, most = (round(1e3 * ms, 3) for ms in measured.milliseconds(plan, 15))
@@ -81,6 +82,23 @@ def tune(
         if not any(timing.variant == variant for timing in final)
     ]
     return Entry(key, tuple(_best_of_each_kind(final))), [*final, *rest]
+
+
+def _candidates(problem: AttentionProblem | LinearProblem, target: str, multiprocessors: int) -> Iterable[Variant]:
+    if isinstance(problem, LinearProblem):
+        return linear_candidates(problem, target, multiprocessors)
+    return candidates(problem, target, multiprocessors)
+
+
+def _measured(problem: AttentionProblem | LinearProblem, plan: LaunchPlan, batch: int) -> Any:
+    """The problem's data on the GPU."""
+    if isinstance(problem, LinearProblem):
+        from engines.kernels.linear_measure import MeasuredLinear
+
+        return MeasuredLinear(problem, plan, batch)
+    from engines.kernels.measure import Measured
+
+    return Measured(problem, plan, batch)
 
 
 def hashes(plan: LaunchPlan) -> tuple[str, ...]:

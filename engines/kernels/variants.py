@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from engines.kernels.linear_variants import LinearVariant
 from engines.kernels.problem import AttentionProblem, Unsupported
 
 # Compute capabilities that kernels are compiled for.
@@ -84,8 +85,8 @@ class Sm90Variant:
         return ", ".join([f"sm90 {self.groups * 64}x{self.block_n}", f"{self.stages} stages", *extras])
 
 
-Variant = TritonVariant | Sm90Variant
-_KINDS: dict[str, type[Variant]] = {"triton": TritonVariant, "sm90": Sm90Variant}
+Variant = TritonVariant | Sm90Variant | LinearVariant
+_KINDS: dict[str, type[Variant]] = {"triton": TritonVariant, "sm90": Sm90Variant, "linear_sm90": LinearVariant}
 
 
 def variant_to_json(variant: Variant) -> dict[str, Any]:

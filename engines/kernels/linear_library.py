@@ -1,0 +1,56 @@
+"""From a GPU to the kernels of its fused linear layers: the planner that lowering asks."""
+
+from __future__ import annotations
+
+import functools
+
+from engines.kernels.library import available, tables, target_of
+from engines.kernels.linear_key import LinearKey
+from engines.kernels.linear_plan import linear_plan
+from engines.kernels.linear_problem import LinearPlanner, LinearProblem
+from engines.kernels.linear_variants import LinearVariant, check_linear, linear_candidates
+from engines.kernels.problem import FusedKernel, Unsupported
+from engines.kernels.tables import Table, choose_table
+from runtime.errors import InputError
+
+
+def linear_planner(compute_capability: str, gpu_name: str) -> LinearPlanner:
+    """Chooses kernels for one GPU out of the tuning tables. Raises Unsupported for a GPU that has none.
+
+    The kernels are written for Hopper; other GPUs keep TensorRT's own layers.
+    """
+    target = target_of(compute_capability)
+    if target is None:
+        raise Unsupported(available(compute_capability))
+    if target != "9.0":
+        raise Unsupported(f"fused linear layers run on compute capability 9.0 alone, not {compute_capability}")
+    table, why = choose_table(tables(), gpu_name, compute_capability)
+    multiprocessors = table.multiprocessors if table else 132
+
+    @functools.cache
+    def plan(problem: LinearProblem) -> FusedKernel:
+        check_linear(problem)
+        own = table is not None and table.gpu == gpu_name
+        try:
+            return _choose(problem, table, why, own, target, multiprocessors)
+        except InputError as error:  # a compiler is missing
+            raise InputError(f"{error}; or build with --linear tensorrt") from error
+
+    return plan
+
+
+def _choose(
+    problem: LinearProblem, table: Table | None, why: str, own: bool, target: str, multiprocessors: int
+) -> FusedKernel:
+    """`own`: the table is of the very GPU, so its times are, too."""
+    key = LinearKey.of(problem)
+    exact = table.find(key) if table else None
+    for timing in exact.timings if exact else ():
+        if isinstance(timing.variant, LinearVariant):
+            plan = linear_plan(problem, timing.variant, target)
+            return FusedKernel(plan, str(timing.variant), why, timing.median / 1e3 if own else None)
+    # A neighbour's tiles need not fill this problem's multiprocessors: the estimate knows the sizes.
+    variant = next(iter(linear_candidates(problem, target, multiprocessors)), None)
+    if variant is None:
+        raise Unsupported("no kernel fits this linear layer")
+    return FusedKernel(linear_plan(problem, variant, target), str(variant), "never measured: the estimated fastest")
