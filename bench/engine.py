@@ -13,23 +13,16 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from bench.engine_replay import SETS, EngineReplay
 from bench.machine import machine
-from runtime import cuda
 from runtime.errors import ToolchainError
 from runtime.files import write_text
 from runtime.flavors import load_flavor
-from runtime.loaded_engine import LoadedEngine
 from runtime.manifest import Manifest
-from runtime.runner import DYNAMIC, TensorSpec
 from runtime.tensorrt_runner import load_engine
-
-_SETS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,14 +58,10 @@ def measure(path: Path, repeats: int, batch: int | None, profile: bool) -> dict[
     size = batch or manifest.key.batch[2]
     with contextlib.ExitStack() as stack:
         stack.callback(engine.close)
-        stream = stack.enter_context(cuda.Stream())
-        memory = stack.enter_context(cuda.DeviceBuffer(engine.activation_bytes))
-        contexts = [_context(engine, memory, stream, size, turn, stack) for turn in range(_SETS)]
-        for context in contexts:
-            _run(context, stream)
-        stream.synchronize()
-        times = _replays(contexts, stream, stack, repeats)
-        layers = _layers(load_flavor(manifest.key.flavor), contexts[0], stream) if profile else None
+        replay = stack.enter_context(EngineReplay(engine, size))
+        replay.warm_up()
+        times = replay.times(repeats)
+        layers = replay.layers(load_flavor(manifest.key.flavor)) if profile else None
     return {
         "engine": path.name,
         "batch": size,
@@ -82,7 +71,7 @@ def measure(path: Path, repeats: int, batch: int | None, profile: bool) -> dict[
             "p95": round(sorted(times)[int(len(times) * 0.95)], 4),
             "most": round(max(times), 4),
         },
-        "method": f"CUDA graph replay, {_SETS} random input sets in turn, {repeats} replays, I/O on the GPU",
+        "method": f"CUDA graph replay, {SETS} random input sets in turn, {repeats} replays, I/O on the GPU",
         **_said(manifest),
         **({"layers": layers} if layers is not None else {}),
     }
@@ -103,83 +92,6 @@ def _said(manifest: Manifest) -> dict[str, Any]:
         "options": dict(key.options),
         "notes": list(build.notes),
     }
-
-
-def _context(
-    engine: LoadedEngine,
-    memory: cuda.DeviceBuffer,
-    stream: cuda.Stream,
-    batch: int,
-    turn: int,
-    stack: contextlib.ExitStack,
-) -> Any:
-    """A context with random inputs of its own: one that a graph was captured from must not be changed any more."""
-    rng = np.random.default_rng(turn)
-    shapes = [tuple(batch if size == DYNAMIC else size for size in spec.shape) for spec in engine.inputs]
-    context = engine.context(memory, stream, tuple(shapes))
-    for spec in engine.inputs + engine.outputs:
-        shape = tuple(context.get_tensor_shape(spec.name))
-        size = int(np.prod(shape)) * spec.numpy_dtype.itemsize
-        buffer = stack.enter_context(cuda.DeviceBuffer(size))
-        if spec in engine.inputs:
-            cuda.upload(buffer, _random(rng, spec, shape), stream)
-        context.set_tensor_address(spec.name, buffer.address)
-    return context
-
-
-def _random(rng: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray:
-    drawn = rng.integers(0, 255, shape) if spec.dtype == "uint8" else rng.standard_normal(shape)
-    return drawn.astype(spec.numpy_dtype)
-
-
-def _run(context: Any, stream: cuda.Stream) -> None:
-    if not context.execute_async_v3(stream.address):
-        raise ToolchainError("TensorRT could not run the engine")
-
-
-def _replays(contexts: list[Any], stream: cuda.Stream, stack: contextlib.ExitStack, repeats: int) -> list[float]:
-    """Milliseconds of one inference, each of a replay."""
-    graphs = [stack.enter_context(cuda.Graph(stream, partial(_run, context, stream))) for context in contexts]
-    first, second = stack.enter_context(cuda.Event()), stack.enter_context(cuda.Event())
-    times = []
-    for turn in range(repeats + 20):
-        first.record(stream)
-        graphs[turn % len(graphs)].launch(stream)
-        second.record(stream)
-        second.synchronize()
-        if turn >= 20:
-            times.append(second.milliseconds_since(first))
-    return times
-
-
-def _layers(trt: Any, context: Any, stream: cuda.Stream) -> list[Any]:
-    """Each layer's name, median microseconds, and what the inspector says of its type and tactic."""
-
-    class Profiler(trt.IProfiler):
-        def __init__(self) -> None:
-            trt.IProfiler.__init__(self)
-            self.times: dict[str, list[float]] = {}
-
-        def report_layer_time(self, name: str, ms: float) -> None:
-            self.times.setdefault(name, []).append(ms)
-
-    profiler = Profiler()
-    context.profiler = profiler
-    for _ in range(25):
-        _run(context, stream)
-        stream.synchronize()
-    inspector = context.engine.create_engine_inspector()
-    inspector.execution_context = context
-    # 8.6 writes raw control characters into its JSON.
-    told = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON), strict=False)["Layers"]
-    facts = {layer["Name"]: layer for layer in told if isinstance(layer, dict)}
-    rows = []
-    for name, each in profiler.times.items():
-        layer = facts.get(name, {})
-        row = {"name": name[:160], "us": round(1e3 * statistics.median(each[5:]), 2), "type": layer.get("LayerType")}
-        tactic = layer.get("TacticName")
-        rows.append({**row, **({"tactic": tactic} if tactic else {})})
-    return rows
 
 
 if __name__ == "__main__":

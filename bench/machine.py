@@ -4,32 +4,56 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import os
 import platform
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from runtime import gpu
 
 
-def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
-    """GPU, driver, Python, versions of `packages` (those that are installed), date and command."""
+def machine(packages: Sequence[str] = (), command: str | None = None) -> dict[str, Any]:
+    """GPU, driver, CPU, Python, versions of `packages` (those that are installed), date and command."""
     gpus = gpu.find_gpus()
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "gpu": gpus[0].name if gpus else None,
         "driver": gpu.driver_version(),
         "cuda": gpus[0].driver if gpus else None,
+        "cpu": cpu_name(),
+        "cores": cores(),
         "python": platform.python_version(),
-        "versions": versions,
-        "command": " ".join([f"python -m {_module()}", *sys.argv[1:]]),
+        "versions": versions(packages),
+        "command": command or " ".join([f"python -m {_module()}", *sys.argv[1:]]),
     }
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """The versions of those `packages` that this Python has."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """The CPU's own name where Linux tells it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.machine()
 
 
 def _module() -> str:

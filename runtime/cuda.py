@@ -86,6 +86,12 @@ def use_device(index: int) -> None:
         _thread.chosen = True
 
 
+def memory_taken() -> int:
+    """Bytes of this GPU's memory that are in use, by whichever process."""
+    free, total = check(bindings().cudaMemGetInfo())
+    return int(total) - int(free)
+
+
 class _Held:
     """Frees its handle once."""
 

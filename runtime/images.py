@@ -178,19 +178,30 @@ def write_image(path: PathLike, image: np.ndarray) -> Path:
     disk is full.
     """
     path = Path(path)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise InputError(f"an image of {image.dtype} {list(image.shape)} was given for {path}; expected uint8 [R,R,3]")
+    _check_pixels(image, f" for {path}")
     check_output(path)
-    file_format, options = _ENCODERS[path.suffix.lower()]
-    encoded = io.BytesIO()
-    Image.fromarray(image).save(encoded, file_format, **options)
+    encoded = encode_image(image, path.suffix)
     try:
-        files.write_bytes(path, encoded.getvalue())
+        files.write_bytes(path, encoded)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise ToolchainError(f"cannot write {path}: {error.strerror}") from error
         raise _unwritable(path, error) from error
     return path
+
+
+def encode_image(image: np.ndarray, suffix: str) -> bytes:
+    """uint8 `[H,W,3]` as the bytes of a PNG, JPEG (quality 95) or lossless WebP file, by the suffix (".png").
+
+    Raises InputError for another suffix, shape or type.
+    """
+    _check_pixels(image)
+    if suffix.lower() not in _ENCODERS:
+        raise InputError(f"there is no encoder for suffix '{suffix}'; expected one of {', '.join(OUTPUT_SUFFIXES)}")
+    file_format, options = _ENCODERS[suffix.lower()]
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, file_format, **options)
+    return encoded.getvalue()
 
 
 def find_images(inputs: Sequence[PathLike]) -> list[Path]:
@@ -318,6 +329,11 @@ def _too_many_bytes(name: str, size: int, limits: Limits) -> InputError:
 def _damaged(name: str, error: BaseException) -> InputError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return InputError(f"{name} is damaged or truncated ({reason}); give a whole image file")
+
+
+def _check_pixels(image: np.ndarray, where: str = "") -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise InputError(f"an image of {image.dtype} {list(image.shape)} was given{where}; expected uint8 [R,R,3]")
 
 
 def _unwritable(path: Path, error: OSError | ValueError) -> InputError:

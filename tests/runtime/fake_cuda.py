@@ -107,6 +107,10 @@ class FakeCuda:
         self.alive[ctypes.addressof(block)] = block
         return GOOD, ctypes.addressof(block)
 
+    def cudaMemGetInfo(self):
+        taken = sum(ctypes.sizeof(held) for held in self.alive.values() if isinstance(held, ctypes.Array))
+        return GOOD, self.memory - taken, self.memory
+
     def cudaHostAlloc(self, size, flags):
         return self.cudaMalloc(size)
 
