@@ -39,8 +39,10 @@ class OnnxRuntimeRunner:
     """ONNX file → runner. Loaded from its path, so that external data beside it is found.
 
     `providers` are "cpu", "cuda" or ONNX Runtime's own names, the preferred one first; what it has no kernel for runs
-    on the CPU. `threads` bounds the threads inside one operator on the CPU (None: all cores). Inputs and outputs of
-    bfloat16 are numpy arrays of ml_dtypes' type. `infer` may be called from several threads.
+    on the CPU. `threads` bounds the threads inside one operator on the CPU (None: all cores). Without
+    `optimize` every node is run as it is written: FP8 graphs need that, and INT8 ones are then not computed by integer
+    kernels, some of which saturate. Inputs and outputs of bfloat16 are numpy arrays of ml_dtypes' type. `infer` may be
+    called from several threads.
 
     Raises InputError for a file that is no ONNX model or lacks its data and for a provider that is not there or does
     not start, MissingExtra without onnxruntime.
@@ -51,6 +53,7 @@ class OnnxRuntimeRunner:
         path: str | os.PathLike[str],
         providers: Sequence[str] = ("cpu",),
         threads: int | None = None,
+        optimize: bool = True,
     ):
         try:
             import onnxruntime
@@ -69,6 +72,8 @@ class OnnxRuntimeRunner:
         options.log_severity_level = _ERRORS_ONLY
         if threads is not None:
             options.intra_op_num_threads = threads
+        if not optimize:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._faults = _fault_types()
         try:
             self._session: Any = onnxruntime.InferenceSession(

@@ -147,7 +147,7 @@ def test_what_islands_hold_and_what_that_costs(trials):
     inside = [share for name, share in shares.items() if name.startswith("network.blocks.1.attention/Attention.")]
     assert len(inside) >= 4 and relative_time(attention, shares) == pytest.approx(1 + sum(inside))
     everything = relative_time(trials.held([family.island("") for family in trials.families]), shares)
-    assert 1.6 < everything <= 2
+    assert max(relative_time(held, shares), relative_time(attention, shares)) < everything <= 2
 
 
 def larger_values(model: ir.Model) -> None:
