@@ -19,6 +19,7 @@ from engines.graph import (
     is_op,
     made_by,
     new_node,
+    only_reader,
     permutes,
     sizes_of,
     through_casts,
@@ -134,27 +135,19 @@ def find_output(node: ir.Node) -> tuple[ir.Value, bool]:
     else the transpose's own `[B,N,H,D]`, which is the same in memory.
     """
     heads = node.outputs[0]
-    turn = _only_reader(heads)
+    turn = only_reader(heads)
     if turn is None or not permutes(turn, _TURN):
         return heads, False
     apart = turn.outputs[0]
     sizes = sizes_of(apart)
     if sizes is None or None in sizes[1:]:
         return heads, False
-    join = _only_reader(apart)
+    join = only_reader(apart)
     after = sizes_of(join.outputs[0]) if is_op(join, "Reshape") and join is not None else None
     tokens, count, size = (int(number or 0) for number in sizes[1:])
     if join is None or after is None or len(after) != 3 or after[1:] != [tokens, count * size]:
         return apart, True
     return join.outputs[0], True
-
-
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    """The node that alone reads the value, as its first input, or None."""
-    uses = list(value.uses())
-    if value.is_graph_output() or len(uses) != 1 or uses[0].idx != 0:
-        return None
-    return uses[0].node
 
 
 def write_output(fused: ir.Node, output: ir.Value, tokens: bool, model: ir.Model) -> ir.Value:

@@ -17,7 +17,7 @@ from engines.fold_check import FoldChecks, check_folds
 from engines.fold_layout import Layout, find_layout, find_output, write_inputs, write_output
 from engines.fused_node import OP_TYPE, PRECISIONS, attributes_of
 from engines.fused_problem import attention_problem
-from engines.graph import graph_of, remove_unread
+from engines.graph import graph_of, take_over
 from engines.kernels.problem import AttentionProblem, FusedKernel, Planner
 
 
@@ -58,7 +58,7 @@ class FusedLowering:
         fused = _written(node, model, problem, kernel, layout, folded)
         if self.checks.wanted(problem):
             check_folds(node, fused, output, layout.sources, problem, model)
-        _take_over(write_output(fused, output, tokens, model), node, output)
+        take_over(write_output(fused, output, tokens, model), output, node.outputs)
         return Fused(kernel, _why(problem, kernel, folded))
 
 
@@ -83,14 +83,6 @@ def _arrays(folded: Folded) -> list[tuple[str, np.ndarray]]:
     """Gains and tables, in the order of `AttentionProblem`."""
     arrays = [] if folded.gains is None else [("gain", gain) for gain in folded.gains]
     return arrays + ([] if folded.rope is None else [("cos", folded.rope.cos), ("sin", folded.rope.sin)])
-
-
-def _take_over(new: ir.Value, node: ir.Node, output: ir.Value) -> None:
-    """Give `new` the name and the readers of `output`, and remove what nothing reads any more."""
-    output.replace_all_uses_with(new, replace_graph_outputs=True)
-    name, output.name = output.name, f"{output.name}.unfused"
-    remove_unread([output, *node.outputs])
-    new.name = name
 
 
 def _why(problem: AttentionProblem, kernel: FusedKernel, folded: Folded) -> str:

@@ -101,6 +101,20 @@ def remove_unread(values: Iterable[ir.Value | None]) -> None:
             node.graph.remove(node, safe=True)
 
 
+def only_reader(value: ir.Value) -> ir.Node | None:
+    """The node that alone reads the value, once, or None; nobody outside the graph may read it either."""
+    uses = list(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def take_over(new: ir.Value, old: ir.Value, others: Iterable[ir.Value] = ()) -> None:
+    """Give `new` the name and the readers of `old`, and remove what nothing reads then: what made it, and `others`."""
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    name, old.name = old.name, f"{old.name}.unfused"
+    remove_unread([old, *others])
+    new.name = name
+
+
 def through_casts(value: ir.Value, precision: ir.DataType) -> ir.Value:
     """What the value was before casts between FP32 and `precision`: the same number but for rounding."""
     types = (ir.DataType.FLOAT, precision)
