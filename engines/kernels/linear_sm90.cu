@@ -413,9 +413,13 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
     float* const vectors = vectors_at + group * 2 * BN;
     u32 step = 0, turn = 0;
     for (int tile = blockIdx.x / CLUSTER; tile < tiles; tile += gridDim.x / CLUSTER) {
-      if (ALTERNATE && turn++ % GROUPS != group) {
-        step += end - begin;
-        continue;
+      if (ALTERNATE) {
+        if (turn++ % 2 != group) {
+          step += end - begin;
+          continue;
+        }
+        // Not before the other group has multiplied its tile: a barrier's parity does not tell that tile's steps from these.
+        if (turn > 1) asm volatile("bar.sync %0, 256;" ::"r"(4 + group) : "memory");
       }
       const int row = (tile % tiles_m * CM + cm) * BM + mine_m + warp * 16 + lane / 4;
       const int column = (tile / tiles_m * CN + cn) * BN;
@@ -455,6 +459,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
       wgmma_wait<0>();
 #pragma unroll
       for (int m = 0; m < EACH; ++m) settle(sum[m]);
+      if (ALTERNATE && tile + gridDim.x / CLUSTER < tiles) asm volatile("bar.arrive %0, 256;" ::"r"(4 + (group ^ 1)) : "memory");
       auto hand_over = [&] {
 #if NORM || BIAS
         group_sync(group);  // the tile before is done with them
