@@ -33,8 +33,9 @@ class HouseRunner(BaseRunner):
         return metadata
 
     def infer_impl(self, feed_dict: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        count, feed = padded(self._runner, feed_dict)
         began = time.perf_counter()
-        outputs = self._runner.infer(feed_dict)
+        outputs = {name: array[:count] for name, array in self._runner.infer(feed).items()}
         self.inference_time = time.perf_counter() - began
         # Polygraphy's files know numpy's own types; FP32 holds every BF16 number.
         return {name: a.astype(np.float32) if a.dtype.name == "bfloat16" else a for name, a in outputs.items()}
@@ -42,6 +43,15 @@ class HouseRunner(BaseRunner):
     def deactivate_impl(self) -> None:
         self._runner.close()
         del self._runner
+
+
+def padded(runner: Runner, feed: dict[str, np.ndarray]) -> tuple[int, dict[str, np.ndarray]]:
+    """How many samples `feed` has, and the feed, with copies of the last up to `runner`'s smallest batch."""
+    count = len(next(iter(feed.values())))
+    least = max((spec.sizes(0)[0] for spec in runner.inputs if spec.shape), default=1)
+    if count >= least:
+        return count, feed
+    return count, {n: np.concatenate([a, np.repeat(a[-1:], least - count, axis=0)]) for n, a in feed.items()}
 
 
 def onnx_runner(path: Path, name: str) -> BaseRunner:

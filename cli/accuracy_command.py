@@ -11,9 +11,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli import accuracy_search, compose, console, options
+from cli import accuracy_determinism, accuracy_search, compose, console, options
 from cli.accuracy_search import AIM_DB
-from runtime.errors import AccuracyError, MissingExtra, ToolchainError
+from runtime.errors import AccuracyError, InputError, MissingExtra, ToolchainError
 
 if TYPE_CHECKING:
     from accuracy.comparison import Judged
@@ -54,6 +54,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="find the fewest FP32 islands whose worst sample reaches SCORE, and write them as a policy that --policy"
         f" takes (default: {AIM_DB:g} dB for pictures, else what the recipe asks for)",
     )
+    parser.add_argument(
+        "--determinism",
+        type=int,
+        nargs="?",
+        const=5,
+        metavar="REPEATS",
+        help="instead, run the same inputs again (default: 5 times), in another build and at other places of a batch",
+    )
+    parser.add_argument(
+        "--engine",
+        type=options.some_path,
+        nargs="+",
+        metavar="FILE.engine",
+        help="take these engines of --model instead of the one that `cat2dog build` would make",
+    )
     options.opset(parser)
     options.build_folder(parser)
     options.json_output(parser)
@@ -63,8 +78,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, report, and raise AccuracyError where the verdict is bad."""
+    if args.search is not None and args.determinism is not None:
+        raise InputError("--search and --determinism are two questions: ask one at a time")
     if args.search is not None:
         return accuracy_search.run(args)
+    if args.determinism is not None:
+        return accuracy_determinism.run(args)
     _need_polygraphy()
     with console.progress("accuracy") as update:
         recipe = compose.recipe_of(args, update)
@@ -136,14 +155,15 @@ def _examine(args: argparse.Namespace, recipe: Recipe, update: console.Update) -
 def _engine(
     args: argparse.Namespace, recipe: Recipe, validation: Any, update: console.Update
 ) -> tuple[list, str, bool]:
-    """Polygraphy runners of the engine (one or none), a note where there is none, whether its gate refused it."""
-    from accuracy.polygraphy_runner import HouseRunner
+    """Polygraphy runners of the engines given or of one built, a note where there is none, whether it was refused."""
+    from cli.accuracy_engines import given_engines
     from cli.runners import settle_gate
     from runtime.engine_file import engine_manifest
     from runtime.flavors import find_flavors
     from runtime.gpu import find_gpus, no_gpu_reason
-    from runtime.tensorrt_runner import TensorRTRunner
 
+    if args.engine:
+        return [_house_runner(path, path.name) for path in given_engines(args, recipe, update)], "", False
     flavors = [each for each in find_flavors() if args.flavor in ("auto", each.name)]
     if not find_gpus() or not any(each.can_run for each in flavors):
         reasons = "; ".join(f"{each.name}: {each.reason}" for each in flavors if each.reason) or no_gpu_reason()
@@ -159,7 +179,14 @@ def _engine(
         return [], str(refusal).split(": find the diverging layer")[0], True
     except ToolchainError as reason:  # what can be said of the ONNX is worth saying without an engine
         return [], f"no engine was run: {reason}", False
-    return [HouseRunner(lambda: TensorRTRunner(made.path), f"{made.manifest.key.flavor}-engine")], "", False
+    return [_house_runner(made.path, f"{made.manifest.key.flavor}-engine")], "", False
+
+
+def _house_runner(path: Path, name: str) -> Any:
+    from accuracy.polygraphy_runner import HouseRunner
+    from runtime.tensorrt_runner import TensorRTRunner
+
+    return HouseRunner(lambda: TensorRTRunner(path, lanes=1), name)
 
 
 def _diverge(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import compose, console, options
+from cli.provenance import provenance
 from runtime.errors import AccuracyError, InputError, ToolchainError
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def _search(args: argparse.Namespace, recipe: Recipe, update: console.Update) ->
     notes = [note] if note else []
     notes += _time_engines(args, recipe, trade, folder, update)
     facts: dict[str, Any] = {
+        "machine": provenance(),
         "name": recipe.name,
         "precision": args.precision,
         "attention": form,
