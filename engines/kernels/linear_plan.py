@@ -36,14 +36,16 @@ def linear_plan(problem: LinearProblem, variant: LinearVariant, target: str) -> 
     inputs, places = _operands(p, batch)
     turning = p.turning
     constants = {
-        "GROUPS": v.groups, "EACH": v.each, "ALTERNATE": v.alternate, "BN": v.block_n, "STAGES": v.stages,
-        "CM": v.cluster_m, "CN": v.cluster_n, "PARTS": v.parts, "RESIDENT": v.resident, "AHEAD": v.ahead,
-        "BF16": p.precision == "bf16", "ROWS": p.rows, "INNER": p.inner, "COLUMNS": p.columns, "NORM": _NORMS[p.norm],
+        "GROUPS": v.groups, "EACH": v.each, "ALTERNATE": v.alternate, "SIDE": v.side, "BN": v.block_n,
+        "STAGES": v.stages, "CM": v.cluster_m, "CN": v.cluster_n, "PARTS": v.parts, "RESIDENT": v.resident,
+        "AHEAD": v.ahead, "BF16": p.precision == "bf16", "ROWS": p.rows, "INNER": p.inner, "COLUMNS": p.columns, "NORM": _NORMS[p.norm],
         "BIAS": p.bias, "ACTIVATION": _ACTIVATIONS[p.activation], "HEADS": turning.heads if turning else 0,
         "D": turning.head_size if turning else 0, "QK_NORM": turning is not None and turning.qk_norm is not None,
         "ROPE": turning is not None and turning.rope, "RESIDUAL": _RESIDUALS[p.residual], "STATISTICS": p.statistics,
     }  # fmt: skip
-    prelude = hopper() + wgmma_from_shared("wgmma_s", v.block_n, "bf16" if p.precision == "bf16" else "f16")
+    prelude = hopper() + wgmma_from_shared(
+        "wgmma_s", v.block_n // (v.groups if v.side else 1), "bf16" if p.precision == "bf16" else "f16"
+    )
     compiled = cuda_kernel("linear_sm90.cu", prelude, ["linear_sm90"], constants, target, v.shared, v.threads)[0]
 
     def pointer(name: str) -> Argument:
@@ -72,7 +74,7 @@ def linear_plan(problem: LinearProblem, variant: LinearVariant, target: str) -> 
     )
     outputs = [Tensor(p.precision, (batch, p.rows, p.width))]
     if p.statistics:
-        outputs.append(Tensor("fp32", (batch, p.rows, p.columns * v.parts // v.block_n, 2)))
+        outputs.append(Tensor("fp32", (batch, p.rows, p.columns // v.own, 2)))
     return LaunchPlan(target, tuple(inputs), tuple(outputs), (launch,), (Image(compiled.data),), 0, True)
 
 

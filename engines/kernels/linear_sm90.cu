@@ -1,12 +1,13 @@
 // A linear layer for Hopper (compute capability 9.0 alone) with the norm before it and what follows it inside:
 // y = finish(norm(x) W^T + bias). TMA brings tiles, wgmma multiplies them, sums are FP32.
 //
-// A block has GROUPS consumer warp groups, each with EACH times 64 rows of a tile of BM rows and BN columns, and a
-// producer that keeps STAGES steps of 64 inner channels on their way. With ALTERNATE, each group has tiles of its own, and
-// one finishes a tile while another multiplies. Blocks form clusters of CM x CN tiles: a block
-// loads a part of each tile and the TMA hands it to all that need it, CN blocks the same rows of x, CM blocks the same
-// rows of W. With PARTS, as many blocks of a cluster share the inner channels of one tile; each sums up a run of its
-// columns from all of them, through the others' shared memory.
+// A block has GROUPS consumer warp groups, a producer warp that keeps STAGES steps of 64 inner channels on their way, and
+// helper warps that fetch what the end of a tile needs: each row's mean and root, bias and sums of W's rows. A tile of BM
+// rows and BN columns is cut between the groups by rows, EACH times 64 for each; with SIDE, by columns; with ALTERNATE,
+// each group has tiles of its own, and one finishes a tile while the other multiplies. Blocks form clusters of CM x CN
+// tiles: a block loads a part of each tile and the TMA hands it to all that need it, CN blocks the same rows of x, CM
+// blocks the same rows of W. With PARTS, as many blocks of a cluster share the inner channels of one tile; each sums up a
+// run of its columns from all of them, through the others' shared memory.
 //
 // The norm is applied to the product: W (x - m) / s = (W x - m sum(W)) / s, with m and s from statistics that the kernel
 // which wrote x left (of runs of channels: mean, and sum of squared distances from it; Chan et al. 1979 joins them).
@@ -14,25 +15,25 @@
 // What of W fits into the stages is fetched before this kernel waits for the one before it (programmatic dependent
 // launch), and with AHEAD the rest of the first tile is asked for into the L2.
 //
-// Constants, given by the compiler's command line (engines/kernels/linear_plan.py): GROUPS, EACH, ALTERNATE, BN, STAGES, CM, CN,
-// PARTS, RESIDENT (blocks a multiprocessor), AHEAD, BF16, ROWS (tokens a sample), INNER, COLUMNS, NORM (0 none, 1 layer,
-// 2 rms), BIAS, ACTIVATION (0 none, 1 gelu, 2 gelu_tanh, 3 swiglu), HEADS and D (0: nothing is turned), QK_NORM, ROPE,
-// RESIDUAL (0 none, 1 of each sample, 2 shared), STATISTICS. wgmma_s, the product for BN, is generated (wgmma.py).
+// Constants, given by the compiler's command line (engines/kernels/linear_plan.py): GROUPS, EACH, SIDE, ALTERNATE, BN,
+// STAGES, CM, CN, PARTS, RESIDENT (blocks a multiprocessor), AHEAD, BF16, ROWS (tokens a sample), INNER, COLUMNS, NORM (0
+// none, 1 layer, 2 rms), BIAS, ACTIVATION (0 none, 1 gelu, 2 gelu_tanh, 3 swiglu), HEADS and D (0: nothing is turned),
+// QK_NORM, ROPE, RESIDUAL (0 none, 1 of each sample, 2 shared), STATISTICS. wgmma_s, the product for the columns of a
+// group, is generated (wgmma.py).
 
-// Groups that work on one tile.
+// Groups that work on one tile, rows of a tile, and columns of a group.
 #define TOGETHER (ALTERNATE ? 1 : GROUPS)
-#define BM (TOGETHER * EACH * 64)
+#define BM ((SIDE ? 1 : TOGETHER) * EACH * 64)
+#define GN (SIDE ? BN / GROUPS : BN)
 #define CLUSTER (CM * CN * PARTS)
 #define STEPS ((INNER + 63) / 64)
 #define A_BYTES (BM * 128)
 #define B_BYTES (BN * 128)
-// Columns that a block finishes.
-#define OWN (BN / PARTS)
+// Columns that a group finishes.
+#define OWN (GN / PARTS)
 #define CONSUMERS (GROUPS * 128)
-// Columns of bias and row sums that one thread of a group fetches.
-#define VECTOR ((BN + 127) / 128)
 #if GROUPS == 1
-#define PRODUCERS 32
+#define PRODUCERS 64
 #else
 #define PRODUCERS 128
 #endif
@@ -46,8 +47,16 @@
 #endif
 // Whether tiles reach over the last column.
 #define RAGGED (COLUMNS % (BN * CN) != 0)
-// Steps of 16 columns that the residual is asked for ahead of its use.
-#define FORESEEN 4
+#define HELPERS (PRODUCERS - 32)
+// What helpers write for a tile: mean and root of its rows, then bias and row sums of its columns.
+#define NOTED (NORM || BIAS)
+#define NOTES (BM * 2 + BN * 2)
+#define BUFFERS (ALTERNATE ? 4 : 2)
+// Whether a thread has the registers to ask for the residual, and for cosines and sines, before it multiplies; else the
+// residual is asked for four steps of 16 columns ahead of its use.
+#define EARLY (EACH * (GN / 2 + OWN / 4) <= 150)
+#define FORESEEN (EARLY ? OWN / 16 : OWN / 16 < 4 ? OWN / 16 : 4)
+#define EARLY_TURN (EACH == 1 && GN / 2 + D / 2 <= 170)
 #define WIDTH (ACTIVATION == 3 ? COLUMNS / 2 : COLUMNS)
 
 __device__ __forceinline__ u32 cluster_rank() {
@@ -55,8 +64,8 @@ __device__ __forceinline__ u32 cluster_rank() {
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
-__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
-__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 __device__ __forceinline__ u32 peer_address(u32 address, u32 rank) {
   u32 there;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
@@ -116,7 +125,9 @@ __device__ __forceinline__ float quad_sum(float x) {
   return x + __shfl_xor_sync(0xffffffff, x, 2);
 }
 
-__device__ __forceinline__ void group_sync(int group) { asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory"); }
+__device__ __forceinline__ void named_wait(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 
 struct Arguments {
   const float *statistics, *sums, *bias, *gain_q, *gain_k, *cosines, *sines;
@@ -131,50 +142,76 @@ struct Arguments {
 // eight further down.
 __device__ __forceinline__ int column_of(int i) { return i / 4 * 8 + threadIdx.x % 4 * 2; }
 
-// Mean and one over root of a row, from the statistics of its runs.
-__device__ __forceinline__ void row_norm(const Arguments& a, int row, float& mean, float& root) {
+// Mean of a row, and one over its root, from the statistics of its runs.
+__device__ __forceinline__ float2 row_norm(const Arguments& a, int row) {
   const float2* of = reinterpret_cast<const float2*>(a.statistics) + static_cast<long long>(min(row, a.total - 1)) * a.runs;
-  // The four threads of a row share its runs.
-  float sum = 0.f, squares = 0.f, within = 0.f;
-  for (int i = threadIdx.x % 4; i < a.runs; i += 4) {
+  float mean = 0.f, apart = 0.f, within = 0.f;
+#pragma unroll 4
+  for (int i = 0; i < a.runs; ++i) {
     const float2 run = of[i];
-    sum += run.x;
+    mean += run.x;
     within += run.y;
   }
-  mean = quad_sum(sum) / a.runs;
-#if NORM == 1
-  const float from = mean;
-#else
-  const float from = 0.f;
-#endif
-  for (int i = threadIdx.x % 4; i < a.runs; i += 4) squares = fmaf(of[i].x - from, of[i].x - from, squares);
-  squares = quad_sum(squares);
-  within = quad_sum(within);
-  root = rsqrtf(within / INNER + squares / a.runs + a.eps);
+  mean /= a.runs;
+  const float from = NORM == 1 ? mean : 0.f;
+#pragma unroll 4
+  for (int i = 0; i < a.runs; ++i) apart = fmaf(of[i].x - from, of[i].x - from, apart);
+  return make_float2(mean, rsqrtf(within / INNER + apart / a.runs + a.eps));
 }
 
-// 64 rows of a tile, `row` the first of this thread's two, `first` the first of its OWN columns: from sums to output.
-// `vectors` holds bias and row sums of these columns, BN apart.
-__device__ __forceinline__ void finish(float (&v)[OWN / 2], const Arguments& a, int row, int first, const float* vectors,
-                                       const float (&mean)[2], const float (&root)[2]) {
-#if ACTIVATION != 3
-  const bool odd = threadIdx.x % 2;
-  auto traded_column = [&](int i) { return first + i / 4 * 8 + (odd ? 8 : 0) + threadIdx.x % 4 / 2 * 4; };
-#endif
 #if RESIDUAL
+struct Residual {
   uint2 given[FORESEEN][2];
-  auto ask = [&](int i) {
+
+  // Four neighbouring columns of both rows, for step `i` (in values of a thread).
+  __device__ __forceinline__ void ask(const Arguments& a, int row, int first, int i) {
+    const int n = first + i / 4 * 8 + threadIdx.x % 2 * 8 + threadIdx.x % 4 / 2 * 4;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int r = row + half * 8, n = traded_column(i);
+      const int r = row + half * 8;
       uint2& to = given[i / 8 % FORESEEN][half];
       to = make_uint2(0, 0);
       if (r < a.total && (!RAGGED || n < COLUMNS))
         to = *reinterpret_cast<const uint2*>(a.residual + static_cast<long long>(RESIDUAL == 2 ? r % ROWS : r) * COLUMNS + n);
     }
-  };
+  }
+  __device__ __forceinline__ void ask(const Arguments& a, int row, int first) {
 #pragma unroll
-  for (int i = 0; i < OWN / 2 && i < 8 * FORESEEN; i += 8) ask(i);
+    for (int i = 0; i < 8 * FORESEEN; i += 8) ask(a, row, first, i);
+  }
+};
+#else
+struct Residual {};
+#endif
+
+#if HEADS && ROPE
+// The same for every head: cosines and sines of the first half of the channels, of both rows.
+struct Angles {
+  float c[D / 4], s[D / 4];
+
+  __device__ __forceinline__ void ask(const Arguments& a, int row) {
+#pragma unroll
+    for (int i = 0; i < D / 4; i += 2) {
+      const int at = (row + i / 2 % 2 * 8) % ROWS * (D / 2) + column_of(i);
+      const float2 cosine = __ldg(reinterpret_cast<const float2*>(a.cosines + at));
+      const float2 sine = __ldg(reinterpret_cast<const float2*>(a.sines + at));
+      c[i] = cosine.x, c[i + 1] = cosine.y, s[i] = sine.x, s[i + 1] = sine.y;
+    }
+  }
+};
+#else
+struct Angles {};
+#endif
+
+// 64 rows of a tile, `row` the first of this thread's two, `first` the first of its OWN columns: from sums to output.
+// `norms` holds mean and root of the thread's first row and on, `vectors` bias and row sums of its columns and on.
+__device__ __forceinline__ void finish(float (&v)[OWN / 2], const Arguments& a, int row, int first, const float2* norms,
+                                       const float* vectors, Residual& residual, const Angles& angles) {
+#if ACTIVATION != 3
+  const bool odd = threadIdx.x % 2;
+#endif
+#if NORM
+  const float2 norm[2] = {norms[0], norms[8]};
 #endif
 #if NORM || BIAS
 #pragma unroll
@@ -187,10 +224,10 @@ __device__ __forceinline__ void finish(float (&v)[OWN / 2], const Arguments& a, 
     for (int half = 0; half < 2; ++half) {
       float &x = v[i + 2 * half], &y = v[i + 2 * half + 1];
 #if NORM == 1
-      x = fmaf(-mean[half], sum.x, x), y = fmaf(-mean[half], sum.y, y);
+      x = fmaf(-norm[half].x, sum.x, x), y = fmaf(-norm[half].x, sum.y, y);
 #endif
 #if NORM
-      x = fmaf(root[half], x, bias.x), y = fmaf(root[half], y, bias.y);
+      x = fmaf(norm[half].y, x, bias.x), y = fmaf(norm[half].y, y, bias.y);
 #else
       x += bias.x, y += bias.y;
 #endif
@@ -199,17 +236,6 @@ __device__ __forceinline__ void finish(float (&v)[OWN / 2], const Arguments& a, 
 #endif
 
 #if HEADS
-#if ROPE
-  // The same for every head: cosines and sines of the first half of the channels.
-  float c[D / 4], s[D / 4];
-#pragma unroll
-  for (int i = 0; i < D / 4; i += 2) {
-    const int at = (row + i / 2 % 2 * 8) % ROWS * (D / 2) + column_of(i);
-    const float2 cosine = __ldg(reinterpret_cast<const float2*>(a.cosines + at));
-    const float2 sine = __ldg(reinterpret_cast<const float2*>(a.sines + at));
-    c[i] = cosine.x, c[i + 1] = cosine.y, s[i] = sine.x, s[i + 1] = sine.y;
-  }
-#endif
 #pragma unroll
   for (int head = 0; head < OWN / D; ++head) {
     const int n = first + head * D;
@@ -233,8 +259,8 @@ __device__ __forceinline__ void finish(float (&v)[OWN / 2], const Arguments& a, 
 #pragma unroll
     for (int i = 0; i < D / 4; ++i) {
       const float x = h[i], y = h[i + D / 4];
-      h[i] = x * c[i] - y * s[i];
-      h[i + D / 4] = fmaf(y, c[i], x * s[i]);
+      h[i] = x * angles.c[i] - y * angles.s[i];
+      h[i + D / 4] = fmaf(y, angles.c[i], x * angles.s[i]);
     }
 #endif
   }
@@ -261,10 +287,10 @@ __device__ __forceinline__ void finish(float (&v)[OWN / 2], const Arguments& a, 
   for (int i = 0; i < OWN / 2; i += 8) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int at = i + 2 * half, r = row + half * 8, n = traded_column(i);
+      const int at = i + 2 * half, r = row + half * 8, n = first + i / 4 * 8 + (odd ? 8 : 0) + threadIdx.x % 4 / 2 * 4;
       float w[4] = {activate(v[at]), activate(v[at + 1]), activate(v[at + 4]), activate(v[at + 5])};
 #if RESIDUAL
-      const uint2 got = given[i / 8 % FORESEEN][half];
+      const uint2 got = residual.given[i / 8 % FORESEEN][half];
       const u32 back = __shfl_xor_sync(0xffffffff, odd ? got.x : got.y, 1);
       float x, y, x2, y2;
       unpack(odd ? back : got.x, x, y);
@@ -279,7 +305,7 @@ __device__ __forceinline__ void finish(float (&v)[OWN / 2], const Arguments& a, 
             odd ? make_uint2(other, high) : make_uint2(low, other);
     }
 #if RESIDUAL
-    if (i + 8 * FORESEEN < OWN / 2) ask(i + 8 * FORESEEN);
+    if (i + 8 * FORESEEN < OWN / 2) residual.ask(a, row, first, i + 8 * FORESEEN);
 #endif
   }
 #endif
@@ -312,7 +338,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
   extern __shared__ unsigned char raw[];
   const u32 base = (shared_address(raw) + 1023) & ~1023u;
   const u32 a_at = base, b_at = a_at + STAGES * A_BYTES, full = b_at + STAGES * B_BYTES, empty = full + 8 * STAGES;
-  float* const vectors_at = reinterpret_cast<float*>(raw + (empty + 8 * STAGES - shared_address(raw)));
+  float* const notes = reinterpret_cast<float*>(raw + (empty + 8 * STAGES - shared_address(raw)));
   const u32 rank = CLUSTER > 1 ? cluster_rank() : 0;
   const int cm = rank % CM, cn = rank / CM % CN, part = rank / (CM * CN);
   if (threadIdx.x == 0) {
@@ -331,11 +357,15 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
   }
   const int tiles_m = (total + BM * CM - 1) / (BM * CM), tiles = tiles_m * TILES_N;
   const int begin = STEPS * part / PARTS, end = STEPS * (part + 1) / PARTS;
+  const Arguments arguments = {statistics, sums,     bias, gain_q, gain_k, cosines, sines,
+                               residual,   output, left, runs,   total,  eps,     qk_eps};
 
   if (threadIdx.x >= CONSUMERS) {
 #if GROUPS > 1
     asm volatile("setmaxnreg.dec.sync.aligned.u32 " PRODUCER_REGISTERS ";");
 #endif
+    // Threads without work leave: the next kernel waits for their word, too.
+    if (threadIdx.x < CONSUMERS + 32 ? threadIdx.x != CONSUMERS : !NOTED) return;
     if (threadIdx.x == CONSUMERS) {
       asm volatile("prefetch.tensormap [%0];" ::"l"(&weights) : "memory");
       asm volatile("prefetch.tensormap [%0];" ::"l"(&x) : "memory");
@@ -361,7 +391,8 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
         load_b(tile, begin + i, i);
       }
 #if AHEAD
-      if (tile < tiles)
+      // Blocks of other rows would ask for the same.
+      if (tile < tiles && tile % tiles_m == 0)
         for (int k = begin + early; k < end; ++k) fetch_box(&weights, k * 64, (tile / tiles_m * CN + cn) * BN + b_row);
 #endif
       // The next kernel may come once nothing before this one runs any more: what it reads then lies in no L1 as it was.
@@ -380,7 +411,28 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
         }
       }
     }
-    __syncwarp();
+#if NOTED
+    if (threadIdx.x >= CONSUMERS + 32) {
+      const int helper = threadIdx.x - CONSUMERS - 32;
+      asm volatile("griddepcontrol.wait;" ::: "memory");
+      asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+      u32 turn = 0;
+      for (int tile = blockIdx.x / CLUSTER; tile < tiles; tile += gridDim.x / CLUSTER, ++turn) {
+        float* const to = notes + turn % BUFFERS * NOTES;
+        const int column = (tile / tiles_m * CN + cn) * BN;
+#if NORM
+        const int row = (tile % tiles_m * CM + cm) * BM;
+        for (int r = helper; r < BM; r += HELPERS) reinterpret_cast<float2*>(to)[r] = row_norm(arguments, row + r);
+#endif
+        for (int n = helper; n < BN; n += HELPERS) {
+          const bool inside = !RAGGED || column + n < COLUMNS;
+          to[2 * BM + n] = BIAS && inside ? __ldg(bias + column + n) : 0.f;
+          if (NORM == 1) to[2 * BM + BN + n] = inside ? __ldg(sums + column + n) : 0.f;
+        }
+        named_wait(1 + turn % 2, HELPERS + TOGETHER * 128);
+      }
+    }
+#endif
 #if PARTS > 1
     cluster_arrive();
     cluster_wait();
@@ -392,8 +444,6 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
     asm volatile("setmaxnreg.inc.sync.aligned.u32 " CONSUMER_REGISTERS ";");
 #endif
     const int group = threadIdx.x / 128, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    const Arguments arguments = {statistics, sums,     bias, gain_q, gain_k, cosines, sines,
-                                 residual,   output, left, runs,   total,  eps,     qk_eps};
     // The blocks that wait for this one to have read: those of the same rows, and those of the same columns. One lane each.
     const int peers = CM + CN - 1;
     u32 peer = 0;
@@ -408,45 +458,34 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
     };
     asm volatile("griddepcontrol.wait;" ::: "memory");
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-    float sum[EACH][BN / 2];
-    const int mine_m = ALTERNATE ? 0 : group * EACH * 64;
-    float* const vectors = vectors_at + group * 2 * BN;
+    float sum[EACH][GN / 2];
+    const int mine_m = SIDE || ALTERNATE ? 0 : group * EACH * 64, mine_n = SIDE ? group * GN : 0;
     u32 step = 0, turn = 0;
-    for (int tile = blockIdx.x / CLUSTER; tile < tiles; tile += gridDim.x / CLUSTER) {
-      if (ALTERNATE) {
-        if (turn++ % 2 != group) {
-          step += end - begin;
-          continue;
-        }
-        // Not before the other group has multiplied its tile: a barrier's parity does not tell that tile's steps from these.
-        if (turn > 1) asm volatile("bar.sync %0, 256;" ::"r"(4 + group) : "memory");
+    for (int tile = blockIdx.x / CLUSTER; tile < tiles; tile += gridDim.x / CLUSTER, ++turn) {
+      if (ALTERNATE && turn % 2 != group) {
+        step += end - begin;
+        continue;
       }
       const int row = (tile % tiles_m * CM + cm) * BM + mine_m + warp * 16 + lane / 4;
-      const int column = (tile / tiles_m * CN + cn) * BN;
-      float mean[EACH][2] = {}, root[EACH][2] = {};
-#if NORM
+      const int column = (tile / tiles_m * CN + cn) * BN + mine_n, first = column + part * OWN;
+      Residual extra[EARLY ? EACH : 1];
+      Angles angles;
+#if RESIDUAL && EARLY
 #pragma unroll
-      for (int m = 0; m < EACH; ++m)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) row_norm(arguments, row + m * 64 + half * 8, mean[m][half], root[m][half]);
+      for (int m = 0; m < EACH; ++m) extra[m].ask(arguments, row + m * 64, first);
 #endif
-      // On their way while the product is computed.
-      float bias_of[VECTOR] = {}, sum_of[VECTOR] = {};
-#pragma unroll
-      for (int i = 0; i < VECTOR; ++i) {
-        const int n = threadIdx.x % 128 + i * 128;
-        if (n < BN && (!RAGGED || column + n < COLUMNS)) {
-          if (BIAS) bias_of[i] = __ldg(bias + column + n);
-          if (NORM == 1) sum_of[i] = __ldg(sums + column + n);
-        }
-      }
+#if HEADS && ROPE && EARLY_TURN
+      angles.ask(arguments, row);
+#endif
+      // Not before the other group has multiplied its tile: a barrier's parity does not tell that tile's steps from these.
+      if (ALTERNATE && turn > 0) named_wait(4 + group, 256);
       for (int k = begin; k < end; ++k, ++step) {
         const u32 stage = step % STAGES;
         barrier_wait(full + 8 * stage, step / STAGES & 1);
         wgmma_fence();
 #pragma unroll
         for (int inner = 0; inner < 4; ++inner) {
-          const u64 b = descriptor(b_at + stage * B_BYTES + inner * 32, 16);
+          const u64 b = descriptor(b_at + stage * B_BYTES + mine_n * 128 + inner * 32, 16);
 #pragma unroll
           for (int m = 0; m < EACH; ++m)
             wgmma_s(sum[m], descriptor(a_at + stage * A_BYTES + (mine_m + m * 64) * 128 + inner * 32, 16), b,
@@ -460,25 +499,25 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
 #pragma unroll
       for (int m = 0; m < EACH; ++m) settle(sum[m]);
       if (ALTERNATE && tile + gridDim.x / CLUSTER < tiles) asm volatile("bar.arrive %0, 256;" ::"r"(4 + (group ^ 1)) : "memory");
-      auto hand_over = [&] {
-#if NORM || BIAS
-        group_sync(group);  // the tile before is done with them
-#pragma unroll
-        for (int i = 0; i < VECTOR; ++i) {
-          const int n = threadIdx.x % 128 + i * 128;
-          if (n < BN) {
-            vectors[n] = bias_of[i];
-            if (NORM == 1) vectors[BN + n] = sum_of[i];
-          }
-        }
-        group_sync(group);
+      const float* const noted = notes + turn % BUFFERS * NOTES;
+      const float2* const norms = reinterpret_cast<const float2*>(noted) + mine_m + warp * 16 + lane / 4;
+      const float* const vectors = noted + 2 * BM + mine_n + part * OWN;
+#if NOTED
+      named_wait(1 + turn % 2, HELPERS + TOGETHER * 128);
 #endif
+      auto finish_one = [&](float (&v)[OWN / 2], int m) {
+#if RESIDUAL && !EARLY
+        extra[0].ask(arguments, row + m * 64, first);
+#endif
+#if HEADS && ROPE && !EARLY_TURN
+        angles.ask(arguments, row + m * 64);
+#endif
+        finish(v, arguments, row + m * 64, first, norms + m * 64, vectors, extra[EARLY ? m : 0], angles);
       };
 #if PARTS == 1
       release((step - 1) % STAGES);
-      hand_over();
 #pragma unroll
-      for (int m = 0; m < EACH; ++m) finish(sum[m], arguments, row + m * 64, column, vectors, mean[m], root[m]);
+      for (int m = 0; m < EACH; ++m) finish_one(sum[m], m);
 #else
       // All blocks of the cluster have multiplied: their stages hold nothing that is still wanted.
       cluster_arrive();
@@ -500,7 +539,6 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
           }
       }
       cluster_arrive();
-      hand_over();
       float mine[EACH][OWN / 2];
 #pragma unroll
       for (int m = 0; m < EACH; ++m)
@@ -526,7 +564,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
             mine[m][i * 4] += got.x, mine[m][i * 4 + 1] += got.y, mine[m][i * 4 + 2] += got.z, mine[m][i * 4 + 3] += got.w;
           }
 #pragma unroll
-      for (int m = 0; m < EACH; ++m) finish(mine[m], arguments, row + m * 64, column + part * OWN, vectors + part * OWN, mean[m], root[m]);
+      for (int m = 0; m < EACH; ++m) finish_one(mine[m], m);
 #endif
     }
   }

@@ -28,7 +28,7 @@ _MOST_ROWS = 1 << 24
 # What the estimate of a candidate's time is made of, on an H200: tensor cores' operations and bytes from L2 in a
 # microsecond of one multiprocessor, all of L2's bytes in one, and microseconds before and after the product.
 _OPERATIONS, _SM_BYTES, _L2_BYTES, _AROUND = 6.5e6, 90e3, 5.5e6, 2.0
-_WORTH_MEASURING = 32
+_WORTH_MEASURING = 64
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class LinearVariant:
     what they load of x; `parts` blocks share the inner channels of a tile. `blocks`: thread blocks that do tile after
     tile (0: one a tile). `resident`: blocks that fit on a multiprocessor. `ahead`: the first tile's weights are asked
     for into the L2 while the kernel before still runs. `alternate`: each group has tiles of its own, and finishes one
-    while another multiplies.
+    while another multiplies. `side`: groups cut a tile by columns, not by rows.
     """
 
     groups: int
@@ -53,13 +53,14 @@ class LinearVariant:
     resident: int = 1
     ahead: bool = False
     alternate: bool = False
+    side: bool = False
 
     def __post_init__(self) -> None:
         fits = (
             self.groups in (1, 2, 3)
             and self.each in (1, 2)
             and 16 <= self.block_n <= 256
-            and self.block_n % (16 * self.parts) == 0
+            and self.block_n % (16 * self.parts * (self.groups if self.side else 1)) == 0
             and self.block_n % (8 * self.cluster_m) == 0
             and self.rows % (8 * self.cluster_n) == 0
             and 1 <= self.stages <= 16
@@ -69,6 +70,7 @@ class LinearVariant:
             and 0 <= self.blocks <= 1 << 16
             and not (self.blocks and self.parts > 1)
             and self.blocks % self.cluster == 0
+            and not (self.side and (self.groups == 1 or self.alternate))
             and not (self.alternate and (self.groups != 2 or self.parts > 1))
         )
         if not fits:
@@ -77,7 +79,12 @@ class LinearVariant:
     @property
     def rows(self) -> int:
         """Rows of a tile."""
-        return self.each * 64 * (1 if self.alternate else self.groups)
+        return self.each * 64 * (1 if self.alternate or self.side else self.groups)
+
+    @property
+    def own(self) -> int:
+        """Columns that a group of one block finishes."""
+        return self.block_n // self.parts // (self.groups if self.side else 1)
 
     @property
     def cluster(self) -> int:
@@ -86,19 +93,29 @@ class LinearVariant:
 
     @property
     def threads(self) -> int:
-        """Of a block: the consumers and the producer, a whole warp group where registers move between groups."""
-        return self.groups * 128 + (32 if self.groups == 1 else 128)
+        """Of a block: consumers, producer and helpers; a whole warp group where registers move between groups."""
+        return self.groups * 128 + (64 if self.groups == 1 else 128)
 
     @property
     def shared(self) -> int:
-        """Bytes of dynamic shared memory: stages, barriers, bias and row sums; 1 KiB to bring tiles to a boundary."""
+        """Bytes of dynamic shared memory: stages, barriers, what helpers write; 1 KiB to bring tiles to a boundary."""
         stages = self.stages * (self.rows + self.block_n) * 128
-        return 1024 + stages + 16 * self.stages + 8 * self.groups * self.block_n
+        return 1024 + stages + 16 * self.stages + self.notes
+
+    @property
+    def notes(self) -> int:
+        """Of shared memory: what helpers write for two tiles, or four that alternate."""
+        return (4 if self.alternate else 2) * 8 * (self.rows + self.block_n)
 
     def __str__(self) -> str:
         extras = [f"cluster {self.cluster_m}x{self.cluster_n}"] * (self.cluster_m * self.cluster_n > 1)
         extras += [f"{self.parts} parts"] * (self.parts > 1) + [f"{self.blocks} blocks"] * (self.blocks > 0)
-        extras += ["2 resident"] * (self.resident == 2) + ["ahead"] * self.ahead + ["alternate"] * self.alternate
+        extras += (
+            ["2 resident"] * (self.resident == 2)
+            + ["ahead"] * self.ahead
+            + ["alternate"] * self.alternate
+            + ["side"] * self.side
+        )
         return ", ".join(
             [f"linear {self.rows}x{self.block_n} ({self.groups} groups)", f"{self.stages} stages", *extras]
         )
@@ -122,16 +139,15 @@ def check_linear(problem: LinearProblem) -> None:
 
 def fits_problem(problem: LinearProblem, variant: LinearVariant) -> bool:
     """Whether the variant computes the problem, and has the shared memory for it."""
-    own = variant.block_n // variant.parts
     # What other parts hand over lies where the stages were.
-    exchanged = variant.rows * own * 4 * (variant.parts - 1)
+    exchanged = variant.rows * variant.block_n // variant.parts * 4 * (variant.parts - 1)
     steps = math.ceil(problem.inner / 64)
     return (
         variant.shared <= _SHARED[variant.resident]
         and exchanged <= variant.stages * (variant.rows + variant.block_n) * 128
         and steps >= variant.parts
-        and (problem.turning is None or own % problem.turning.head_size == 0)
-        and (not problem.statistics or problem.columns % own == 0)
+        and (problem.turning is None or variant.own % problem.turning.head_size == 0)
+        and (not problem.statistics or problem.columns % variant.own == 0)
     )
 
 
@@ -175,8 +191,8 @@ def _usable(multiprocessors: int, cluster: int) -> int:
 def _all(problem: LinearProblem, multiprocessors: int) -> Iterator[LinearVariant]:
     total = problem.rows * problem.batch[1]
     for groups, each, columns in _SHAPES:
-        for alternate in (False, True) if groups > 1 else (False,):
-            rows = each * 64 * (1 if alternate else groups)
+        for order in ("", "alternate", "side") if groups > 1 else ("",):
+            rows = each * 64 * (1 if order else groups)
             if rows >= 2 * total and rows > 64:
                 continue
             for block_n in columns:
@@ -184,17 +200,18 @@ def _all(problem: LinearProblem, multiprocessors: int) -> Iterator[LinearVariant
                 if block_n > 64 and 0 < problem.columns % block_n < block_n // 2:
                     continue
                 for cluster_m, cluster_n in _CLUSTERS:
-                    for parts in _PARTS if not alternate else (1,):
+                    for parts in _PARTS if order != "alternate" else (1,):
                         shape = (groups, each, block_n, cluster_m, cluster_n, parts)
-                        yield from _with_stages(problem, multiprocessors, *shape, alternate=alternate)
+                        yield from _with_stages(problem, multiprocessors, *shape, order)
 
 
 def _with_stages(
     problem: LinearProblem, multiprocessors: int, groups: int, each: int, block_n: int, cluster_m: int,
-    cluster_n: int, parts: int, alternate: bool,
+    cluster_n: int, parts: int, order: str,
 ) -> Iterator[LinearVariant]:  # fmt: skip
     """The shape with as many stages as fit, for one and, where registers allow, two blocks a multiprocessor."""
-    rows, steps = each * 64 * (1 if alternate else groups), math.ceil(problem.inner / 64)
+    alternate, side = order == "alternate", order == "side"
+    rows, steps = each * 64 * (1 if order else groups), math.ceil(problem.inner / 64)
     total = problem.rows * problem.batch[1]
     cluster = cluster_m * cluster_n * parts
     if cluster > _MOST_CLUSTER:
@@ -210,11 +227,13 @@ def _with_stages(
     few = tiles * cluster <= usable
     # Two blocks a multiprocessor need registers for both: 168 a thread for one consumer group.
     for resident in (1, 2) if groups == 1 and each * block_n <= 192 else (1,):
-        fitting = (_SHARED[resident] - 1280 - 8 * groups * block_n) // ((rows + block_n) * 128)
+        fitting = (_SHARED[resident] - 1280 - (32 if alternate else 16) * (rows + block_n)) // ((rows + block_n) * 128)
         stages = min(_MOST_STAGES, fitting, max(2, math.ceil(steps / parts)))
         persistent = 0 if parts > 1 or tiles * cluster <= usable * resident else usable * resident
-        shape = (groups, each, block_n, stages, cluster_m, cluster_n, parts, persistent, resident, few, alternate)
-        with contextlib.suppress(ValueError):  # no such kernel
-            variant = LinearVariant(*shape)
-            if stages >= 2 and fits_problem(problem, variant):
-                yield variant
+        shape = (groups, each, block_n, stages, cluster_m, cluster_n, parts, persistent, resident)
+        # Where weights are most of what is read, they may be worth asking for early.
+        for ahead in (False, True) if few and total <= 512 else (False,):
+            with contextlib.suppress(ValueError):  # no such kernel
+                variant = LinearVariant(*shape, ahead, alternate, side)
+                if stages >= 2 and fits_problem(problem, variant):
+                    yield variant
