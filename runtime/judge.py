@@ -14,8 +14,10 @@ def scores(metric: str, got: Mapping[str, np.ndarray], expected: Mapping[str, np
     """One score a sample, higher is better; with several outputs the worst of them counts.
 
     Metrics: `psnr` in dB over uint8 images (`inf` when equal), `cosine` in -1..1 over all of a sample's values,
-    `top1` 1 or 0 for the same largest entry. Not-a-number anywhere scores -inf. Raises InputError for an unknown
-    metric, missing outputs or shapes that differ.
+    `top1` 1 or 0 for the same largest entry, `top5` the share of the reference's five largest entries that are among
+    the five largest (of all, where there are fewer); of equal entries the first counts as larger. Embeddings take
+    `cosine`; logits `top1` and `top5`, or `cosine`, which is sharper. Not-a-number anywhere scores -inf. Raises
+    InputError for an unknown metric, missing outputs or shapes that differ.
     """
     if metric not in METRICS:
         raise InputError(f"metric '{metric}' is not one of {', '.join(METRICS)}")
@@ -52,4 +54,16 @@ def _top1(got: np.ndarray, expected: np.ndarray) -> float:
     return float(got.reshape(-1).argmax() == expected.reshape(-1).argmax())
 
 
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"psnr": psnr, "cosine": _cosine, "top1": _top1}
+def _top5(got: np.ndarray, expected: np.ndarray) -> float:
+    count = min(5, expected.size)
+    # Sorted the wrong way round and stably, so that of equal entries the first comes first, as argmax has it.
+    best = [set(np.argsort(-array.reshape(-1).astype(np.float64), kind="stable")[:count]) for array in (got, expected)]
+    return len(best[0] & best[1]) / count
+
+
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "psnr": psnr,
+    "cosine": _cosine,
+    "top1": _top1,
+    "top5": _top5,
+}
