@@ -38,10 +38,11 @@ def linear_plan(problem: LinearProblem, variant: LinearVariant, target: str) -> 
     constants = {
         "GROUPS": v.groups, "EACH": v.each, "ALTERNATE": v.alternate, "SIDE": v.side, "BN": v.block_n,
         "STAGES": v.stages, "CM": v.cluster_m, "CN": v.cluster_n, "PARTS": v.parts, "RESIDENT": v.resident,
-        "AHEAD": v.ahead, "BF16": p.precision == "bf16", "ROWS": p.rows, "INNER": p.inner, "COLUMNS": p.columns, "NORM": _NORMS[p.norm],
-        "BIAS": p.bias, "ACTIVATION": _ACTIVATIONS[p.activation], "HEADS": turning.heads if turning else 0,
-        "D": turning.head_size if turning else 0, "QK_NORM": turning is not None and turning.qk_norm is not None,
-        "ROPE": turning is not None and turning.rope, "RESIDUAL": _RESIDUALS[p.residual], "STATISTICS": p.statistics,
+        "AHEAD": v.ahead, "BF16": p.precision == "bf16", "ROWS": p.rows, "INNER": p.inner, "COLUMNS": p.columns,
+        "NORM": _NORMS[p.norm], "BIAS": p.bias, "ACTIVATION": _ACTIVATIONS[p.activation],
+        "HEADS": turning.heads if turning else 0, "D": turning.head_size if turning else 0,
+        "QK_NORM": turning is not None and turning.qk_norm is not None, "ROPE": turning is not None and turning.rope,
+        "RESIDUAL": _RESIDUALS[p.residual], "STATISTICS": p.statistics,
     }  # fmt: skip
     prelude = hopper() + wgmma_from_shared(
         "wgmma_s", v.block_n // (v.groups if v.side else 1), "bf16" if p.precision == "bf16" else "f16"
