@@ -34,22 +34,22 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "environment: installing into $(VENV) (a minute where a CPU build of torch is at hand) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 --index-url $(TORCH_INDEX))
-	@$(PIP) --editable '.[torch,rtx,gpu,kernels]'
+	@$(PIP) --editable '.[torch,rtx,gpu,kernels,codecs]'
 	@touch $@
 
 $(VENV)/.ready-accuracy: $(VENV)/.ready
 	@echo "environment: installing what comparing networks needs ..."
-	@$(PIP) --editable '.[torch,rtx,gpu,kernels,accuracy]'
+	@$(PIP) --editable '.[torch,rtx,gpu,kernels,codecs,accuracy]'
 	@touch $@
 
 $(VENV)/.ready-train: $(VENV)/.ready
 	@echo "environment: installing what drawing and training need ..."
-	@$(PIP) --editable '.[torch,rtx,gpu,kernels,train]'
+	@$(PIP) --editable '.[torch,rtx,gpu,kernels,codecs,train]'
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
 	@echo "environment: installing what the tests need ..."
-	@$(PIP) --editable '.[torch,rtx,gpu,kernels,train,test]'
+	@$(PIP) --editable '.[torch,rtx,gpu,kernels,codecs,train,test]'
 	@touch $@
 
 # Engines with fused attention want the plugin library before they are built; TensorRT-RTX has no use for it.

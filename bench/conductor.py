@@ -80,10 +80,14 @@ class Task:
 
 
 class Conductor:
-    """`run` measures; `peers` and `ceilings` hold what is known so far, as the schema has it."""
+    """`run` measures; `peers` and `ceilings` hold what is known so far, as the schema has it.
+
+    `answers` are what each peer made of the images, uint8 `[N,R,R,3]`.
+    """
 
     def __init__(self, entries: Sequence[Entry], task: Task, plan: Plan, update: Update, save: Callable[[], None]):
         self.ceilings: list[dict[str, Any]] = []
+        self.answers: dict[str, np.ndarray] = {}
         self._task, self._plan, self._update, self._save = task, plan, update, save
         self._deadline = time.monotonic() + plan.seconds
         self._seats = [_Seat(entry, plan) for entry in entries]
@@ -214,8 +218,8 @@ class Conductor:
             path = self._folder / "answers.npy"
             with seat.recorded("PSNR"):
                 seat.worker.ask({"do": "run", "into": str(path)}, max(60.0, self._left()))
-                scores = psnr_each(np.load(path), self._task.expected)
-                seat.row["psnr_db"] = _scores(scores)
+                self.answers[seat.entry.name] = np.load(path)
+                seat.row["psnr_db"] = _scores(psnr_each(self.answers[seat.entry.name], self._task.expected))
 
     def _measure_ceilings(self) -> None:
         """Once a device and precision, by the first peer that can."""

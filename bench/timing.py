@@ -11,8 +11,9 @@ from typing import Any
 def timing(rounds: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Of the milliseconds of each round: median, p95, least and most of all of them, and the spread.
 
-    The spread is how far the medians of the rounds lie apart. Rounds of all peers are taken in turn, so that it holds
-    what changes during a run (clocks, heat, neighbours), which the scatter inside one round does not show.
+    The spread is how far the medians of the rounds lie apart, from `low` to `high`. Rounds of all peers are taken in
+    turn, so that it holds what changes during a run (clocks, heat, neighbours), which the scatter inside one round does
+    not show.
 
     Raises ValueError where there is no time at all.
     """
@@ -25,6 +26,8 @@ def timing(rounds: Sequence[Sequence[float]]) -> dict[str, Any]:
         "p95": _rounded(times[min(len(times) - 1, int(len(times) * 0.95))]),
         "least": _rounded(times[0]),
         "most": _rounded(times[-1]),
+        "low": _rounded(min(medians)),
+        "high": _rounded(max(medians)),
         "spread": _rounded(max(medians) - min(medians)),
         "count": len(times),
         "rounds": len(medians),

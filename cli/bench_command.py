@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     from bench.machine import machine
     from bench.results import peers_result
     from bench.schema import write_result
+    from bench.sheet import pictured, sheet
+    from runtime.files import write_bytes
 
     plan = _plan(args)
     with console.progress("bench") as update:
@@ -89,6 +91,9 @@ def run(args: argparse.Namespace) -> int:
         conductor = Conductor(entries, task, plan, update, save)
         conductor.run()
         save(complete=True)
+        if not args.ladder and (name := pictured(result)):
+            path = output.with_name(f"{output.stem}_pictures.jpg")
+            write_bytes(path, sheet(task.images, task.expected, conductor.answers[name]))
     if args.json:
         console.print_json(result)
     else:

@@ -104,6 +104,9 @@ def _steps(packages: dict[str, str | None], flavors: list[Any]) -> list[dict[str
             f"ONNX Runtime {onnxruntime}, CPU" if onnxruntime else "pip install onnxruntime",
         ),
     ]
+    from runtime.codecs import in_use
+
+    steps.append(("read and write pictures", True, ", ".join(f"{kind} by {name}" for kind, name in in_use().items())))
     for flavor in flavors:
         known = f"{flavor.name} {flavor.version} in {flavor.python}" if flavor.version else flavor.reason
         ahead = "" if flavor.can_run or not flavor.can_build else ", ahead of time"

@@ -34,17 +34,16 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from runtime import files
+from runtime import codecs, files
 from runtime.errors import InputError, ToolchainError
 
 # A folder is searched for these; a file given by name may have any suffix, its content decides.
 INPUT_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 # JPEG keeps full-resolution colour: halving it would cost PSNR on flat cartoon edges. PNG and WebP are lossless.
-# Chosen by measurement (zlib-ng 2.3 in Pillow 13, ms and KB of a photo at 256, 512 and 1024 pixels):
-#   PNG, level 6: 17, 82, 291 ms, 113, 358, 985 KB; level 4: 10, 33, 102, 114, 366, 1025; level 1: 5, 17, 58, 116, 385,
-#   1150; level 1 with run lengths instead of matches: 4, 15, 54, 114, 367, 1008.
-#   WebP, default: 47, 99, 522 ms, 77, 250, 687 KB; method and quality 0: 2, 9, 51, 88, 282, 831.
+# Settings of Pillow's, which encodes what `runtime.codecs` does not. Run lengths at PNG's level 1 take a quarter of the
+# time of Pillow's own level and make files as small; WebP's least effort takes a twentieth of its default
+# (`python -m bench.codecs`, its table in `bench/report/`).
 _ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {"compress_level": 1, "compress_type": zlib.Z_RLE}),
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
@@ -128,12 +127,34 @@ def read_image(source: PathLike | bytes, resolution: int, limits: Limits = DEFAU
         raise InputError(f"{name} is empty (0 bytes); give an image file")
     with _open(data, name, limits) as picture:
         try:
-            picture.load()
-            return np.asarray(fit(_to_rgb(_upright(picture)), resolution))
+            return _fitted(picture, data, resolution)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         except _DECODE_FAULTS as error:
             raise _damaged(name, error) from error
+
+
+def _fitted(picture: ImageFile.ImageFile, data: bytes, resolution: int) -> np.ndarray:
+    turn = _turn(picture)
+    if isinstance(picture, JpegImagePlugin.JpegImageFile) and picture.mode == "RGB":
+        shrink = _shrink(picture.size, resolution)
+        pixels = codecs.decode_jpeg(data, picture.size, shrink)
+        if pixels is not None:
+            if pixels.shape[:2] == (resolution, resolution) and turn is None:
+                return pixels
+            return np.asarray(fit(_turned(Image.fromarray(pixels), turn), resolution))
+        picture.draft(None, (picture.width // shrink, picture.height // shrink))
+    picture.load()
+    return np.asarray(fit(_to_rgb(_turned(picture, turn)), resolution))
+
+
+def _shrink(size: tuple[int, int], resolution: int) -> int:
+    """By how much a JPEG is shrunk while it is decoded: what is left is at least twice what is wanted.
+
+    A camera's photo is decoded six times as fast so, and after resampling is 50 dB and more from one decoded whole
+    (`python -m bench.codecs`): the sums that shrink it are those of the transform that it is decoded by.
+    """
+    return next((shrink for shrink in (8, 4, 2) if min(size) // shrink >= 2 * resolution), 1)
 
 
 def fit(picture: Image.Image, resolution: int) -> Image.Image:
@@ -198,6 +219,8 @@ def encode_image(image: np.ndarray, suffix: str) -> bytes:
     _check_pixels(image)
     if suffix.lower() not in _ENCODERS:
         raise InputError(f"there is no encoder for suffix '{suffix}'; expected one of {', '.join(OUTPUT_SUFFIXES)}")
+    if suffix.lower() == ".png" and (png := codecs.encode_png(image)) is not None:
+        return png
     file_format, options = _ENCODERS[suffix.lower()]
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, file_format, **options)
@@ -287,13 +310,17 @@ def _plugin_of(data: bytes) -> type[ImageFile.ImageFile] | None:
     return next((plugin for signature, plugin in _SIGNATURES if data.startswith(signature)), None)
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """What turns the stored picture upright."""
     # Only the one tag is read: a picture with an otherwise broken EXIF block is still a good picture.
     try:
         orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
     except _DECODE_FAULTS:
         orientation = 1
-    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+
+
+def _turned(picture: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     return picture if turn is None else picture.transpose(turn)
 
 

@@ -12,7 +12,17 @@ from bench.machine import machine
 from bench.schema import SCHEMA, _schema, check_result, read_result, write_result
 from runtime.errors import InputError
 
-MS = {"median": 1.0, "p95": 1.2, "least": 0.9, "most": 2.0, "spread": 0.1, "count": 10, "rounds": 5}
+MS = {
+    "median": 1.0,
+    "p95": 1.2,
+    "least": 0.9,
+    "most": 2.0,
+    "low": 0.95,
+    "high": 1.05,
+    "spread": 0.1,
+    "count": 10,
+    "rounds": 5,
+}
 PEER = {
     "name": "onnxruntime-cpu",
     "about": "ONNX Runtime",

@@ -9,7 +9,8 @@ from bench.timing import agree, timing, wall_ms
 
 def test_rounds():
     assert timing([[1.0, 1.0, 9.0], [2.0, 2.0, 2.0], []]) == {
-        "median": 2.0, "p95": 9.0, "least": 1.0, "most": 9.0, "spread": 1.0, "count": 6, "rounds": 2,
+        "median": 2.0, "p95": 9.0, "least": 1.0, "most": 9.0, "low": 1.0, "high": 2.0, "spread": 1.0, "count": 6,
+        "rounds": 2,
     }  # fmt: skip
     assert timing([[0.123456789]])["median"] == 0.12346
 

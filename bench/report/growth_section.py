@@ -1,0 +1,133 @@
+"""How the cost grows: latency and memory against resolution, batch and model size, beside the floor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bench.report.document import Block, Figure, Heading, Paragraph
+from bench.report.found import Result
+from bench.report.svg import Line, lines
+from bench.results import ceiling_of, floor_ms
+from bench.tables import batches, latency
+
+Point = tuple[float, float]
+_MOST_LINES = 6
+
+
+def growth_section(results: Sequence[Result]) -> list[Block]:
+    """Figures for everything that was measured at more than one value of what it grows with."""
+    blocks: list[Block] = []
+    for result in results:
+        if len(batches(result.content, "network")) > 1:
+            blocks += _by_batch(result)
+    for place in dict.fromkeys(result.place for result in results):
+        here = [result for result in results if result.place == place]
+        blocks += _across(here, place, "resolution", _size, lambda subject: subject["resolution"], "pixels a side")
+        blocks += _across(
+            here, place, "size", _resolution, lambda subject: subject["parameters"] / 1e6, "million parameters"
+        )
+    if not blocks:
+        return []
+    about = (
+        "Both axes are logarithmic. The dashed line is theory: the roofline of the same machine, which is flat while "
+        "reading the weights bounds it and then grows with the arithmetic: with the tokens in linear layers, with "
+        "their square in attention."
+    )
+    return [Heading("How the cost grows"), Paragraph(about), *blocks]
+
+
+def _by_batch(result: Result) -> list[Block]:
+    content = result.content
+    sizes = batches(content, "network")
+    times, memory = [], []
+    for peer in _fastest(content):
+        points = [(float(batch), row["ms"]["median"]) for batch in sizes if (row := latency(peer, "network", batch))]
+        if len(points) > 1:
+            times.append(Line(peer["name"], points))
+        taken = {int(batch): size / 1e6 for batch, size in peer.get("device_bytes_at", {}).items() if size}
+        if len(taken) > 1:
+            memory.append(Line(peer["name"], [(float(batch), taken[batch]) for batch in sorted(taken)]))
+    if not times:
+        return []
+    floor = _floor(content, [float(size) for size in sizes])
+    name = f"{content['subject']['checkpoint']} on {result.place}"
+    blocks: list[Block] = [
+        Figure(
+            f"{result.name}_by_batch",
+            lines([*times, *floor], "images a batch", "ms a batch"),
+            f"Latency by batch: {name}.",
+        )
+    ]
+    if memory:
+        drawn = lines(memory, "images a batch", "MB")
+        blocks.append(Figure(f"{result.name}_memory", drawn, f"Memory by batch (a process's peak on a CPU): {name}."))
+    return blocks
+
+
+def _fastest(content: dict[str, Any]) -> list[dict[str, Any]]:
+    first = batches(content, "network")[0]
+    timed = [
+        (row["ms"]["median"], peer["name"], peer)
+        for peer in content["peers"]
+        if (row := latency(peer, "network", first))
+    ]
+    return [peer for _, _, peer in sorted(timed, key=lambda entry: entry[:2])[:_MOST_LINES]]
+
+
+def _floor(content: dict[str, Any], sizes: Sequence[float]) -> list[Line]:
+    fastest = _fastest(content)
+    ceiling = ceiling_of(content["ceilings"], fastest[0]) if fastest else None
+    if ceiling is None:
+        return []
+    return [Line("floor", [(size, floor_ms(content["subject"], ceiling, int(size))) for size in sizes], dashed=True)]
+
+
+def _size(checkpoint: str) -> str:
+    return checkpoint.rpartition("-")[0]
+
+
+def _resolution(checkpoint: str) -> str:
+    return checkpoint.rpartition("-")[2] + " px"
+
+
+def _across(
+    results: Sequence[Result],
+    place: str,
+    what: str,
+    family: Callable[[str], str],
+    position: Callable[[dict[str, Any]], float],
+    title: str,
+) -> list[Block]:
+    """One figure for each family of checkpoints that differ in this one thing, at batch 1."""
+    blocks: list[Block] = []
+    keys = dict.fromkeys(
+        (family(r.content["subject"]["checkpoint"]), r.content["subject"]["precision"]) for r in results
+    )
+    for name, precision in keys:
+        members = [
+            r
+            for r in results
+            if (family(r.content["subject"]["checkpoint"]), r.content["subject"]["precision"]) == (name, precision)
+        ]
+        if len({position(r.content["subject"]) for r in members}) < 2:
+            continue
+        points: dict[str, list[Point]] = {}
+        floor: list[Point] = []
+        for result in sorted(members, key=lambda r: position(r.content["subject"])):
+            content, x = result.content, float(position(result.content["subject"]))
+            for peer in content["peers"]:
+                if row := latency(peer, "network", 1):
+                    points.setdefault(peer["name"], []).append((x, row["ms"]["median"]))
+            floor += [(x, point[1]) for line in _floor(content, [1.0]) for point in line.points]
+        drawn = [Line(peer, each) for peer, each in points.items() if len(each) > 1]
+        drawn = sorted(drawn, key=lambda line: line.points[0][1])[:_MOST_LINES]
+        if drawn:
+            drawn += [Line("floor", floor, dashed=True)] if floor else []
+            caption = f"Latency by {what}, batch 1: {name} {precision} on {place}."
+            blocks.append(
+                Figure(
+                    f"by_{what}_{name.replace(' ', '')}_{precision}_{len(blocks)}", lines(drawn, title, "ms"), caption
+                )
+            )
+    return blocks
