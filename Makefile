@@ -20,11 +20,12 @@ JOBS ?= 2
 MINUTES ?= 8
 
 VENV := .venv
+BENCH := build/bench
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run engines plugin accuracy test test-all test-gpu lint train-demo clean
+.PHONY: help run engines plugin bench report accuracy test test-all test-gpu lint train-demo clean
 
 help: ## what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -77,6 +78,20 @@ engines: $(VENV)/.ready ## engines of MODELS in PRECISIONS, built once per GPU
 
 plugin: ## the C++ library that launches fused kernels inside an engine
 	@$(PYTHON) -m engines.plugin.build $(foreach folder,$(HEADERS),--headers $(folder))
+
+bench: $(VENV)/.ready ## MODEL in every way it runs here, its ladder, the codecs: build/bench/report/index.html
+	$(plugin_first)
+	@if $(BIN)/python -m runtime.flavors | grep -q builds; then \
+		$(BIN)/cat2dog build --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION) --batch $(BATCH); fi
+	@$(BIN)/cat2dog bench --model $(MODEL) --precision $(firstword $(PRECISIONS)) --output $(BENCH)/results/$(notdir $(MODEL)).json
+	@$(BIN)/cat2dog bench --model $(MODEL) --precision $(firstword $(PRECISIONS)) --ladder \
+		--output $(BENCH)/results/$(notdir $(MODEL))_ladder.json
+	@$(BIN)/python -m bench.codecs --output $(BENCH)/results/codecs.json
+	@$(BIN)/python -m bench.report --results $(BENCH)/results --output $(BENCH)/report
+
+report: $(VENV)/.ready ## bench/report and WRITEUP.md again, of the results in bench/results
+	@$(BIN)/python -m bench.report
+	@$(BIN)/python -m bench.report.writeup
 
 accuracy: $(VENV)/.ready-accuracy ## MODEL against PyTorch, and the first block that diverges
 	@$(BIN)/cat2dog accuracy --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION) --flavor $(FLAVOR)

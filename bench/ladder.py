@@ -45,6 +45,8 @@ def _in_torch(subject: Subject, peers: dict[str, Entry]) -> list[Entry]:
         ("uint8 I/O", "uint8 pictures across the bus, normalised on the device", sdpa, subject.precision, "uint8"),
     ]
     rungs = []
+    if subject.precision == "fp32":
+        del steps[2]
     for name, about, peer, precision, io in steps:
         if not find_gpus():
             if precision != "fp32" and name == subject.precision:

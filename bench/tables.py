@@ -13,11 +13,11 @@ LEVELS = ("network", "host", "picture", "stream")
 def peer_rows(result: dict[str, Any], levels: Sequence[str] = LEVELS) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the peers that were measured: latency at these levels and each batch size, and what else is."""
     columns = [(level, batch) for level in levels for batch in batches(result, level)]
-    head = ["peer", *(f"{level}, batch {batch}" for level, batch in columns)]
+    head = ["peer", "precision", *(f"{level}, batch {batch}" for level, batch in columns)]
     head += ["images/s", "TFLOP/s", "MFU %", "PSNR dB mean (worst)", "start-up s", "memory MB"]
     rows = []
     for peer in (peer for peer in result["peers"] if peer["latency"]):
-        cells = [peer["name"], *(ms_text(latency(peer, *column)) for column in columns)]
+        cells = [peer["name"], peer["precision"], *(ms_text(latency(peer, *column)) for column in columns)]
         network = [each for each in peer["latency"] if each["level"] == "network"]
         first = latency(peer, "network", batches(result, "network")[0]) if network else None
         best = max((each["images_per_second"] for each in peer["latency"]), default=None)

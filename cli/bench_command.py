@@ -14,11 +14,13 @@ from runtime.errors import InputError, ToolchainError
 if TYPE_CHECKING:
     from bench.conductor import Entry, Plan, Task
     from bench.lineup import Subject
+    from export.onnx_file import OnnxFile
     from export.recipe import Recipe
 
 HELP = "measure a checkpoint in every way it can be run here, in turns, into a result file"
 EXAMPLE = "cat2dog bench --model models/500m-256 --output bench/results/500m-256.json"
 
+SHOWN = ("network", "picture")
 PACKAGES = ("torch", "triton", "onnxruntime", "onnxruntime-gpu", "onnx", "numpy", "pillow", "cuda-bindings")
 
 
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     plan = _plan(args)
     with console.progress("bench") as update:
         recipe = compose.recipe_of(args, update)
-        subject = _subject(args, recipe, update)
+        subject, steps = _subject(args, recipe, update)
         entries = _entries(args, subject)
         if args.list:
             _print_list(args, entries)
@@ -84,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
         def save(complete: bool = False) -> None:
             known = conductor.peers, conductor.ceilings
-            result.update(peers_result(kind, about, described, METHOD, *known, complete))
+            result.update(peers_result(kind, about, described, METHOD, *known, complete), steps=steps)
             write_result(output, result)
 
         result: dict[str, Any] = {}
@@ -121,7 +123,8 @@ def _plan(args: argparse.Namespace) -> Plan:
     return Plan(batches, args.rounds, args.turn_ms, args.startups, args.seconds, verbose=args.verbose)
 
 
-def _subject(args: argparse.Namespace, recipe: Recipe, update: console.Update) -> Subject:
+def _subject(args: argparse.Namespace, recipe: Recipe, update: console.Update) -> tuple[Subject, list[dict[str, Any]]]:
+    """What is measured, and what exporting it took."""
     from bench.lineup import Subject
     from runtime.gpu import find_gpus
 
@@ -129,10 +132,26 @@ def _subject(args: argparse.Namespace, recipe: Recipe, update: console.Update) -
     cpu = "fp32" if not find_gpus() else args.precision
     onnx = {precision: compose.onnx_path(args, recipe, precision) for precision in (args.precision, cpu)}
     wanted = not args.peers or args.ladder or any(name.startswith("onnxruntime") for name in args.peers)
+    steps = []
     if wanted and not args.list:
-        onnx = {precision: compose.exported(args, recipe, precision, update).path for precision in onnx}
+        for precision in onnx:
+            file = compose.exported(args, recipe, precision, update)
+            onnx[precision] = file.path
+            steps.append(_step(args, file, precision))
     engines = args.build_dir / "engines"
-    return Subject(args.model, recipe.name, args.precision, onnx[args.precision], onnx[cpu], cpu, engines)
+    subject = Subject(args.model, recipe.name, args.precision, onnx[args.precision], onnx[cpu], cpu, engines)
+    return subject, steps
+
+
+def _step(args: argparse.Namespace, file: OnnxFile, precision: str) -> dict[str, Any]:
+    """What the export of this file took, when it was made."""
+    return {
+        "what": "export",
+        "command": shlex.join(["cat2dog", "export", "--model", str(args.model), "--precision", precision]),
+        "seconds": file.seconds,
+        "peak_memory_bytes": file.peak_memory_bytes,
+        "bytes": sum(each["size"] for each in file.files.values()),
+    }
 
 
 def _entries(args: argparse.Namespace, subject: Subject) -> list[Entry]:
@@ -218,7 +237,7 @@ def _print_list(args: argparse.Namespace, entries: list[Entry]) -> None:
 def _print(result: dict[str, Any]) -> None:
     from bench.tables import peer_rows
 
-    head, rows = peer_rows(result, ("network", "picture"))
+    head, rows = peer_rows(result, ("network", "picture", "stream") if result["kind"] == "ladder" else SHOWN)
     subject = result["subject"]
     console.table(f"{subject['checkpoint']} {subject['precision']}, ms as median ± spread", head, rows)
     for peer in result["peers"]:

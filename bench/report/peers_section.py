@@ -27,7 +27,7 @@ def peers_section(result: Result) -> list[Block]:
         Paragraph("Milliseconds as median ± spread (the highest less the lowest median of a round)."),
         Table(head, rows),
     ]
-    blocks += [*_startup(content, name), *_engines(content), *_absent(content), *_pictures(result)]
+    blocks += [*_startup(content, name), *_engines(content), *_steps(content), *_absent(content), *_pictures(result)]
     return blocks
 
 
@@ -114,6 +114,19 @@ def _engines(content: dict[str, Any]) -> list[Block]:
             ])  # fmt: skip
     head = ["engine", "flavor", "attention", "batch", "MB", "build s", "gate"]
     return [Table(head, rows)] if rows else []
+
+
+def _steps(content: dict[str, Any]) -> list[Block]:
+    rows = [
+        [
+            step["command"],
+            number(step["seconds"]),
+            f"{step['peak_memory_bytes'] / 1e6:.0f}",
+            f"{step['bytes'] / 1e6:.0f}",
+        ]
+        for step in content.get("steps", ())
+    ]
+    return [Table(["step", "s", "peak memory MB", "file MB"], rows)] if rows else []
 
 
 def _absent(content: dict[str, Any]) -> list[Block]:

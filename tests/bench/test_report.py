@@ -44,23 +44,13 @@ def tables(written):
 def test_the_peers_table(written):
     first = tables(written)[0]
     assert first.head == [
-        "peer", "network, batch 1", "network, batch 4", "picture, batch 1", "images/s", "TFLOP/s", "MFU %",
-        "PSNR dB mean (worst)", "start-up s", "memory MB",
+        "peer", "precision", "network, batch 1", "network, batch 4", "picture, batch 1", "images/s", "TFLOP/s",
+        "MFU %", "PSNR dB mean (worst)", "start-up s", "memory MB",
     ]  # fmt: skip
-    assert first.rows == [
-        ["torch-sdpa", "4.75 ± 0.1", "14.2 ± 0.1", "5.75 ± 0.1", "281", "105", "10.5", "60.5 (59.2)", "≤ 3.9", "1234"],
-        [
-            "tensorrt-plugin",
-            "1.62 ± 0.1",
-            "4.88 ± 0.1",
-            "2.62 ± 0.1",
-            "820",
-            "308",
-            "30.8",
-            "60.5 (59.2)",
-            "3.9",
-            "1234",
-        ],
+    rows = [" | ".join(row) for row in first.rows]
+    assert rows == [
+        "torch-sdpa | fp16 | 4.75 ± 0.1 | 14.2 ± 0.1 | 5.75 ± 0.1 | 281 | 105 | 10.5 | 60.5 (59.2) | ≤ 3.9 | 1234",
+        "tensorrt-plugin | fp16 | 1.62 ± 0.1 | 4.88 ± 0.1 | 2.62 ± 0.1 | 820 | 308 | 30.8 | 60.5 (59.2) | 3.9 | 1234",
     ]
 
 
@@ -147,7 +137,7 @@ def test_the_page_needs_nothing_else(written):
 
 def test_markdown_shows_the_same(written):
     text = (written[1] / "report.md").read_text()
-    assert "| torch-sdpa | 4.75 ± 0.1 |" in text and "# cat2dog, measured" in text
+    assert "| torch-sdpa | fp16 | 4.75 ± 0.1 |" in text and "# cat2dog, measured" in text
     for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):
         assert (written[1] / path).is_file()
     assert len(re.findall(r"!\[", text)) == len(figures(written))
