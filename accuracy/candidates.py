@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engines.batch import BatchProfile
 from engines.build import choose_flavor, target_gpu
-from engines.form import choose_form, fallback_form, planner_for
+from engines.form import choose_form, choose_linear, fallback_form, linear_planner_for, planner_for
 from engines.lowering import lower
 from engines.proxy import runnable
 from runtime.errors import InputError
@@ -31,15 +31,18 @@ def form_for(attention: str, flavor: str, precision: str) -> tuple[str, str]:
     return choose_form(attention, chosen, precision, target_gpu(chosen, ())), ""
 
 
-def lowered(neutral: Path, form: str, flavor: str = "auto") -> Path:
-    """The graph that an engine of batch 1 would be built from."""
-    planner, fallback = None, "decomposed"
-    if form == "plugin":
+def lowered(neutral: Path, form: str, flavor: str = "auto", linear: str = "tensorrt", precision: str = "fp16") -> Path:
+    """The graph that an engine of batch 1 would be built from. Raises InputError for a linear form not to be had."""
+    planner, fallback, linear_planner = None, "decomposed", None
+    if "plugin" in (form, linear):
         chosen = choose_flavor(flavor)
         gpu = target_gpu(chosen, ())
-        assert gpu is not None  # choose_form gives `plugin` only where there is one
-        planner, fallback = planner_for(gpu.compute_capability, gpu.name), fallback_form(chosen)
-    return lower(neutral, form, _ONE, planner, fallback).path
+        choose_linear(linear, chosen, precision, gpu)
+        assert gpu is not None  # choose_form and choose_linear give `plugin` only where there is one
+        fallback = fallback_form(chosen)
+        planner = planner_for(gpu.compute_capability, gpu.name) if form == "plugin" else None
+        linear_planner = linear_planner_for(gpu.compute_capability, gpu.name) if linear == "plugin" else None
+    return lower(neutral, form, _ONE, planner, fallback, linear_planner).path
 
 
 def lowered_reference(neutral_fp32: Path, form: str) -> Path:

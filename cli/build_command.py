@@ -36,6 +36,7 @@ def add_builder_arguments(parser: argparse.ArgumentParser) -> None:
         help="form of attention (default: auto, native where the flavor has it, else plugin where there are kernels"
         " for the GPU, else decomposed)",
     )
+    add_linear_argument(parser)
     parser.add_argument(
         "--flavor",
         choices=("auto", "tensorrt", "tensorrt_rtx"),
@@ -53,6 +54,17 @@ def add_builder_arguments(parser: argparse.ArgumentParser) -> None:
         "--optimization-level", type=int, choices=range(6), help="the builder's effort, 0 to 5 (default: TensorRT's, 3)"
     )
     options.opset(parser)
+
+
+def add_linear_argument(parser: argparse.ArgumentParser) -> None:
+    """Which form linear layers take; `cat2dog accuracy` takes this, too."""
+    parser.add_argument(
+        "--linear",
+        choices=("plugin", "tensorrt"),
+        default="tensorrt",
+        help="form of linear layers: fused kernels of ours with norm, activation and residual inside, or TensorRT's own"
+        " layers (default: tensorrt)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -82,6 +94,7 @@ def describe(built: Built, seconds: float) -> dict[str, Any]:
         "sha256": manifest.sha256,
         "precision": manifest.key.precision,
         "attention": manifest.key.attention,
+        "linear": manifest.key.options.get("linear", "tensorrt"),
         "flavor": manifest.key.flavor,
         "flavor_version": manifest.key.flavor_version,
         "gpu": manifest.key.gpu,

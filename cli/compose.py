@@ -89,7 +89,7 @@ def build_request(args: argparse.Namespace, recipe: Recipe, update: Update) -> B
     """What `cat2dog build` was asked for, with the ONNX file made where it is missing; not yet what to judge it by."""
     from engines.batch import BatchProfile
     from engines.build import BuildRequest, choose_flavor, target_gpu
-    from engines.form import choose_form
+    from engines.form import choose_form, choose_linear
 
     # What cannot be built is said before minutes are spent on exporting.
     policy_of(args, args.precision)
@@ -98,6 +98,7 @@ def build_request(args: argparse.Namespace, recipe: Recipe, update: Update) -> B
         raise InputError(f"workspace {args.workspace} MiB is not between 1 and {MOST_WORKSPACE_MIB}")
     flavor = choose_flavor(args.flavor)
     choose_form(args.attention, flavor, args.precision, target_gpu(flavor, targets))
+    choose_linear(_linear(args), flavor, args.precision, target_gpu(flavor, targets))
     onnx = exported(args, recipe, args.precision, update)
     return BuildRequest(
         onnx=onnx.path,
@@ -106,6 +107,7 @@ def build_request(args: argparse.Namespace, recipe: Recipe, update: Update) -> B
         validation=None,
         batch=batch,
         attention=args.attention,
+        linear=_linear(args),
         flavor=flavor,
         targets=targets,
         workspace_mib=args.workspace,
@@ -116,6 +118,11 @@ def build_request(args: argparse.Namespace, recipe: Recipe, update: Update) -> B
         verbose=args.verbose,
         force=getattr(args, "force", False),
     )
+
+
+def _linear(args: argparse.Namespace) -> str:
+    """The form of linear layers; commands that do not ask for one build what `cat2dog build` does by itself."""
+    return str(getattr(args, "linear", "tensorrt"))
 
 
 def built(args: argparse.Namespace, recipe: Recipe, update: Update) -> Built:
@@ -155,6 +162,7 @@ def rebuild_command(args: argparse.Namespace) -> str:
         "--batch",
         args.batch,
     ]
+    words += ["--linear", _linear(args)] if _linear(args) != "tensorrt" else []
     for name in ("policy", "targets", "workspace", "optimization_level"):
         if getattr(args, name, None) is not None:
             words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]

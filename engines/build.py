@@ -14,7 +14,15 @@ from typing import Any
 
 from engines.attention import LoweredNode
 from engines.batch import BatchProfile
-from engines.form import choose_form, fallback_form, kernels_identity, planner_for
+from engines.form import (
+    choose_form,
+    choose_linear,
+    fallback_form,
+    kernels_identity,
+    linear_planner_for,
+    planner_for,
+)
+from engines.kernels.linear_problem import LinearPlanner
 from engines.kernels.problem import Planner
 from engines.lowering import Lowered, lower
 from engines.overflow import check_range, fixed_batch
@@ -33,6 +41,7 @@ from runtime.manifest import (
     EngineKey,
     EngineTensor,
     Gate,
+    LinearChoice,
     Manifest,
     manifest_path,
     read_manifest,
@@ -56,8 +65,10 @@ _DECIDING = (
         "child.py",
     ),
     *("fused_attention.py", "fused_node.py", "fused_problem.py"),
-    *("fold.py", "fold_layout.py", "fold_norm.py", "fold_rope.py"),
-    *("kernels/launch.py", "kernels/problem.py", "kernels/sizes.py"),
+    *("fold.py", "fold_layout.py", "fold_norm.py", "fold_rope.py", "new_data.py"),
+    *("fused_linear.py", "fused_linear_activation.py", "fused_linear_layers.py", "fused_linear_node.py"),
+    *("fused_linear_norm.py", "fused_linear_plan.py", "fused_linear_turning.py", "fused_linear_weights.py"),
+    *("kernels/launch.py", "kernels/problem.py", "kernels/linear_problem.py", "kernels/sizes.py"),
 )
 
 
@@ -65,9 +76,10 @@ _DECIDING = (
 class BuildRequest:
     """What to build. `validation` is the gate's, needed to build and not to find; `command` builds it again.
 
-    `attention` is one of `engines.attention.FORMS` or `auto`; `flavor` a flavor, its name or `auto`; `targets` are
-    compute capabilities to build ahead of time for, none to let the machine decide; `judge` is the metric and threshold
-    that a filed engine must have been judged by to be taken, None to take any.
+    `attention` is one of `engines.attention.FORMS` or `auto`; `linear` one of `engines.form.LINEAR_FORMS`; `flavor` a
+    flavor, its name or `auto`; `targets` are compute capabilities to build ahead of time for, none to let the machine
+    decide; `judge` is the metric and threshold that a filed engine must have been judged by to be taken, None to take
+    any.
     """
 
     onnx: Path
@@ -76,6 +88,7 @@ class BuildRequest:
     validation: Validation | None
     batch: BatchProfile = field(default_factory=lambda: BatchProfile(1, 1, 1))
     attention: str = "auto"
+    linear: str = "tensorrt"
     flavor: str | Flavor = "auto"
     targets: tuple[str, ...] = ()
     workspace_mib: int | None = None
@@ -169,6 +182,7 @@ def engine_key(request: BuildRequest, flavor: Flavor) -> EngineKey:
     """Everything that changes the plan."""
     gpu = target_gpu(flavor, request.targets)
     form = choose_form(request.attention, flavor, request.precision, gpu)
+    linear = choose_linear(request.linear, flavor, request.precision, gpu)
     targets = () if gpu else (request.targets or AHEAD_OF_TIME_TARGETS)
     if targets and flavor.name != TENSORRT_RTX:
         raise InputError(f"{flavor.name} builds only for the GPU it runs on; leave out --targets")
@@ -177,6 +191,7 @@ def engine_key(request: BuildRequest, flavor: Flavor) -> EngineKey:
     options: dict[str, Any] = {
         "workspace_mib": request.workspace_mib,
         "optimization_level": request.optimization_level,
+        "linear": linear if linear != "tensorrt" else None,
         "builder_code": _deciding_code(),
     }
     return EngineKey(
@@ -191,7 +206,7 @@ def engine_key(request: BuildRequest, flavor: Flavor) -> EngineKey:
         gpu=gpu.name if gpu else None,
         compute_capability=gpu.compute_capability if gpu else None,
         targets=targets,
-        kernels=kernels_identity() if form == "plugin" else (),
+        kernels=kernels_identity() if "plugin" in (form, linear) else (),
         options={name: value for name, value in options.items() if value is not None},
     )
 
@@ -210,15 +225,14 @@ def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, pr
     if request.validation is None:
         raise InputError(f"no validation inputs were given to judge {path.name} by")
     progress("lowering the graph", None)
-    plugin = key.attention == "plugin"
-    planner = planner_for(key.compute_capability or "", key.gpu or "") if plugin else None
-    lowered = lower(request.onnx, key.attention, request.batch, planner, fallback_form(flavor))
+    planners = _planners(key)
+    lowered = _lower(request, key, request.batch, planners, flavor)
     for folder in (path.parent, request.onnx.parent):
         remove_leftovers(folder)
     notes: tuple[str, ...] = ()
     if request.precision != "fp32":
         progress("looking for overflow", None)
-        one = _of_one_sample(request, key, lowered, planner, flavor)
+        one = _of_one_sample(request, key, lowered, planners, flavor)
         notes = check_range(one, request.validation, f"{path.name} was not built")
     with _temporary_plan(path) as plan:
         answer = run_child(
@@ -235,13 +249,32 @@ def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, pr
     return manifest
 
 
+@dataclass(frozen=True)
+class _Planners:
+    attention: Planner | None
+    linear: LinearPlanner | None
+
+
+def _planners(key: EngineKey) -> _Planners:
+    """Where the kernels come from, for the forms that take kernels of ours."""
+    gpu = (key.compute_capability or "", key.gpu or "")
+    return _Planners(
+        planner_for(*gpu) if key.attention == "plugin" else None,
+        linear_planner_for(*gpu) if key.options.get("linear") == "plugin" else None,
+    )
+
+
+def _lower(request: BuildRequest, key: EngineKey, batch: BatchProfile, planners: _Planners, flavor: Flavor) -> Lowered:
+    return lower(request.onnx, key.attention, batch, planners.attention, fallback_form(flavor), planners.linear)
+
+
 def _of_one_sample(
-    request: BuildRequest, key: EngineKey, lowered: Lowered, planner: Planner | None, flavor: Flavor
+    request: BuildRequest, key: EngineKey, lowered: Lowered, planners: _Planners, flavor: Flavor
 ) -> Path:
     """The lowered graph that takes a single sample: a fixed batch would be as many times the work on a CPU."""
     if not request.batch.fixed or request.batch.most == 1 or fixed_batch(request.onnx):
         return lowered.path
-    return lower(request.onnx, key.attention, BatchProfile(1, 1, 1), planner, fallback_form(flavor)).path
+    return _lower(request, key, BatchProfile(1, 1, 1), planners, flavor).path
 
 
 def _file(plan: Path, path: Path, manifest: Manifest) -> None:
@@ -277,14 +310,16 @@ def _child_request(request: BuildRequest, key: EngineKey, lowered: Lowered, plan
 
 def _plugins(key: EngineKey, lowered: Lowered) -> list[str]:
     """The libraries that must be loaded before the lowered graph is read."""
-    if not any(node.form == "plugin" for node in lowered.nodes):
+    if not any(node.form == "plugin" for node in (*lowered.nodes, *lowered.linear)):
         return []
     from runtime.plugins import find_plugin
 
     try:
         return [str(find_plugin(key.flavor_version))]
     except InputError as error:
-        raise InputError(f"{error}; or build with --attention decomposed") from error
+        without = "--attention decomposed" if any(node.form == "plugin" for node in lowered.nodes) else ""
+        without += " --linear tensorrt" if lowered.linear else ""
+        raise InputError(f"{error}; or build with {without.strip()}") from error
 
 
 @contextlib.contextmanager
@@ -338,13 +373,15 @@ def _manifest(
             notes=tuple(answer["notes"]),
         ),
         tensors=tuple(EngineTensor(t["name"], t["mode"], t["dtype"], tuple(t["shape"])) for t in answer["tensors"]),
-        attention=tuple(_choice(node) for node in lowered.nodes),
+        attention=tuple(AttentionChoice(*_choice(node)) for node in lowered.nodes),
+        linear=tuple(LinearChoice(*_choice(node)) for node in lowered.linear),
     )
 
 
-def _choice(node: LoweredNode) -> AttentionChoice:
+def _choice(node: LoweredNode) -> tuple[str, str, str, dict[str, float]]:
+    """Node, form, why and milliseconds, as manifests have them."""
     why = f"{node.variant}: {node.why}" if node.variant else node.why
-    return AttentionChoice(node.node, node.form, why, {node.form: node.milliseconds} if node.milliseconds else {})
+    return node.node, node.form, why, {node.form: node.milliseconds} if node.milliseconds else {}
 
 
 def run_gate(

@@ -1,4 +1,4 @@
-"""RMSNorm of queries or keys over each head, recognised so that a fused kernel can do it instead.
+"""RMSNorm over the last axis, recognised so that a fused kernel can do it instead.
 
 Recognised is `x / sqrt(mean(x^2) + epsilon) * gain` over the last axis (Zhang & Sennrich, arXiv 1910.07467) with a
 constant gain or none, written out as exporters do below opset 23, or as that opset's RMSNormalization.
@@ -23,35 +23,35 @@ class Norm:
     epsilon: float
 
 
-def match_norm(value: ir.Value, size: int, precision: ir.DataType) -> Norm | None:
-    """The norm over the last axis, of `size`, that makes the rank-4 `value`, or None."""
+def match_norm(value: ir.Value, size: int, precision: ir.DataType, rank: int = 4) -> Norm | None:
+    """The norm over the last axis, of `size`, that makes `value` of `rank`, or None."""
     value = through_casts(value, precision)
     operator = made_by(value, "RMSNormalization")
     if operator is not None:
-        return _operator(operator, size)
+        return _operator(operator, size, rank)
     product = constant_operand(made_by(value, "Mul"))
     gain, unit = product if product is not None else (np.ones(size, np.float32), value)
-    found = _unit(through_casts(unit, precision), precision)
-    row = _row(gain, size)
+    found = _unit(through_casts(unit, precision), precision, rank)
+    row = channels(gain, size)
     return None if found is None or row is None else Norm(found[0], row, found[1])
 
 
-def _operator(node: ir.Node, size: int) -> Norm | None:
+def _operator(node: ir.Node, size: int, rank: int) -> Norm | None:
     source, gain = node.inputs[0], constant_array(node.inputs[1])
-    row = _row(gain, size) if gain is not None else None
-    if source is None or row is None or integer_attribute(node, "axis", -1) not in (-1, 3):
+    row = channels(gain, size) if gain is not None else None
+    if source is None or row is None or integer_attribute(node, "axis", -1) not in (-1, rank - 1):
         return None
     return Norm(source, row, node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5)
 
 
-def _row(gain: np.ndarray, size: int) -> np.ndarray | None:
+def channels(gain: np.ndarray, size: int) -> np.ndarray | None:
     """The gain as `[size]` FP32, or None where it is not one number a channel."""
     if gain.size != size or gain.shape[-1:] != (size,):
         return None
     return np.ascontiguousarray(gain.astype(np.float32).reshape(size))
 
 
-def _unit(value: ir.Value, precision: ir.DataType) -> tuple[ir.Value, float] | None:
+def _unit(value: ir.Value, precision: ir.DataType, rank: int) -> tuple[ir.Value, float] | None:
     """x and epsilon of `x / sqrt(mean(x^2) + epsilon)`, also as a product with the root's reciprocal."""
     quotient, product = made_by(value, "Div"), made_by(value, "Mul")
     if quotient is not None:
@@ -62,7 +62,7 @@ def _unit(value: ir.Value, precision: ir.DataType) -> tuple[ir.Value, float] | N
     else:
         return None
     for x, under in pairs:
-        squared = _mean_square(under, precision) if x is not None else None
+        squared = _mean_square(under, precision, rank) if x is not None else None
         if x is not None and squared is not None and through_casts(x, precision) is squared[0]:
             return x, squared[1]
     return None
@@ -87,7 +87,7 @@ def _under_reciprocal(value: ir.Value | None, precision: ir.DataType) -> ir.Valu
     return power.inputs[0] if power is not None and _is_number(power.inputs[1], -0.5) else None
 
 
-def _mean_square(value: ir.Value | None, precision: ir.DataType) -> tuple[ir.Value, float] | None:
+def _mean_square(value: ir.Value | None, precision: ir.DataType, rank: int) -> tuple[ir.Value, float] | None:
     """x, before casts, and epsilon of `mean(x^2) + epsilon` over the last axis."""
     total = constant_operand(made_by(through_casts(value, precision), "Add")) if value is not None else None
     if total is None or total[0].size != 1:
@@ -99,7 +99,7 @@ def _mean_square(value: ir.Value | None, precision: ir.DataType) -> tuple[ir.Val
     axes = constant_integers(mean.inputs[1]) if len(mean.inputs) > 1 else axes
     square = through_casts(mean.inputs[0], precision)
     power, product = made_by(square, "Pow"), made_by(square, "Mul")
-    if axes not in ([-1], [3]):
+    if axes not in ([-1], [rank - 1]):
         return None
     x = None
     if power is not None and _is_number(power.inputs[1], 2.0):

@@ -1,4 +1,4 @@
-"""Which attention form an engine takes, and where its kernels come from if that is `plugin`."""
+"""Which forms of attention and linear layers an engine takes, and where kernels come from if that is `plugin`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import importlib
 from typing import Any
 
 from engines.attention import FORMS
-from engines.kernels.problem import Planner
+from engines.kernels.linear_problem import LinearPlanner
+from engines.kernels.problem import Planner, Unsupported
 from runtime.errors import InputError
 from runtime.flavors import TENSORRT, TENSORRT_RTX, Flavor
 from runtime.gpu import Gpu
+
+# Fused kernels of ours, or TensorRT's own layers.
+LINEAR_FORMS = ("plugin", "tensorrt")
 
 
 def choose_form(attention: str, flavor: Flavor, precision: str = "fp16", gpu: Gpu | None = None) -> str:
@@ -36,6 +40,31 @@ def choose_form(attention: str, flavor: Flavor, precision: str = "fp16", gpu: Gp
     return "decomposed" if plugin_obstacle(flavor, gpu) else "plugin"
 
 
+def choose_linear(linear: str, flavor: Flavor, precision: str = "fp16", gpu: Gpu | None = None) -> str:
+    """The form of linear layers that was asked for.
+
+    Raises InputError for one the flavor has not, or not in this precision or on this GPU.
+    """
+    if linear not in LINEAR_FORMS:
+        raise InputError(f"linear form '{linear}' is not one of {', '.join(LINEAR_FORMS)}")
+    if linear == "plugin" and (obstacle := linear_obstacle(flavor, precision, gpu)):
+        raise InputError(f"no plugin for linear layers: {obstacle}; use --linear tensorrt")
+    return linear
+
+
+def linear_obstacle(flavor: Flavor, precision: str, gpu: Gpu | None) -> str:
+    """Why our fused linear layers cannot run in an engine of this flavor on this GPU, or "" where they can."""
+    if precision == "fp32":
+        return "its kernels are of half precision, not of FP32"
+    if (obstacle := plugin_obstacle(flavor, gpu)) or gpu is None:
+        return obstacle
+    try:
+        linear_planner_for(gpu.compute_capability, gpu.name)
+    except Unsupported as reason:
+        return str(reason)
+    return ""
+
+
 def has_native(flavor: Flavor) -> bool:
     """Whether the flavor imports ONNX `Attention` as one fused layer."""
     return flavor.name == TENSORRT_RTX or _at_least(flavor.version or "0", (10, 14))
@@ -58,6 +87,12 @@ def plugin_obstacle(flavor: Flavor, gpu: Gpu | None) -> str:
 def planner_for(compute_capability: str, gpu_name: str) -> Planner:
     """What chooses and compiles the kernels for a GPU."""
     return _library().planner(compute_capability, gpu_name)
+
+
+def linear_planner_for(compute_capability: str, gpu_name: str) -> LinearPlanner:
+    """What chooses and compiles the kernels of linear layers. Raises Unsupported for a GPU that has none."""
+    module = importlib.import_module("engines.kernels.linear_library")
+    return module.linear_planner(compute_capability, gpu_name)
 
 
 def kernels_identity() -> tuple[str, ...]:

@@ -2,8 +2,7 @@
 
 The bodies compute as the kernels do: inputs widened to FP32; norm and RoPE in FP32, rounded once to the precision;
 logits and softmax in FP32; the weights rounded before they meet the values. (The kernels round them before they are
-divided by their sum, which is as far from the truth.) They stand in a copy of the graph, made by `checkable`: the file
-for TensorRT holds none, because the parser of 8.6 knows no local functions.
+divided by their sum, which is as far from the truth.) They stand in a copy of the graph, made by `engines.checkable`.
 """
 
 from __future__ import annotations
@@ -15,29 +14,10 @@ import onnx.parser
 import onnx_ir as ir
 
 from engines.attention import DOMAIN
-from engines.fused_node import OP_TYPE, PRECISIONS, problem_of
+from engines.fused_node import PRECISIONS
 from engines.kernels.problem import AttentionProblem
 
 _WIDE = int(ir.DataType.FLOAT)
-
-
-def checkable(model: ir.Model) -> ir.Model:
-    """Give each fused node of `model` a body, in place, and take its kernel away; returns `model`.
-
-    Nodes of one problem share a body, which is named after the first of them.
-    """
-    bodies: dict[AttentionProblem, str] = {}
-    for node in list(model.graph.all_nodes()):
-        if (node.domain, node.op_type) != (DOMAIN, OP_TYPE):
-            continue
-        problem = problem_of(node)
-        if problem not in bodies:
-            bodies[problem] = f"{OP_TYPE}_{len(bodies)}"
-            body = fused_body(problem, bodies[problem], model.opset_imports.get("", 17))
-            model.functions[body.identifier()] = body
-        node.op_type = bodies[problem]
-        node.attributes.clear()
-    return model
 
 
 def fused_body(problem: AttentionProblem, name: str, opset: int) -> ir.Function:
@@ -48,7 +28,7 @@ def fused_body(problem: AttentionProblem, name: str, opset: int) -> ir.Function:
         f"query_wide = Cast <to: int = {_WIDE}> (query)",
         f"key_wide = Cast <to: int = {_WIDE}> (key)",
         f"value_wide = Cast <to: int = {_WIDE}> (value)",
-        f"scale = Constant <value_float: float = {_number(problem.scale)}> ()",
+        f"scale = Constant <value_float: float = {number_text(problem.scale)}> ()",
         "scaled = Mul (query_wide, scale)",
         "key_t = Transpose <perm: ints = [0, 1, 3, 2]> (key_wide)",
         "logits = MatMul (scaled, key_t)",
@@ -60,7 +40,7 @@ def fused_body(problem: AttentionProblem, name: str, opset: int) -> ir.Function:
         f"answer = CastLike (product, {input_names(problem)[0]})",
         *joining(problem, "answer", "output"),
     ]
-    return _function(name, input_names(problem), ["output"], lines, opset)
+    return function(name, input_names(problem), ["output"], lines, opset)
 
 
 def heads_body(problem: AttentionProblem, name: str, opset: int) -> ir.Function:
@@ -68,12 +48,12 @@ def heads_body(problem: AttentionProblem, name: str, opset: int) -> ir.Function:
 
     Q and K are FP32 that hold numbers of the precision where a norm or RoPE was computed; else all are as given.
     """
-    return _function(name, input_names(problem), ["query", "key", "value"], _heads(problem), opset)
+    return function(name, input_names(problem), ["query", "key", "value"], _heads(problem), opset)
 
 
 def output_body(problem: AttentionProblem, name: str, opset: int) -> ir.Function:
     """The part of `fused_body` after the last product: heads `[B,H,N,D]` to the node's output."""
-    return _function(name, ["answer"], ["output"], joining(problem, "answer", "output"), opset)
+    return function(name, ["answer"], ["output"], joining(problem, "answer", "output"), opset)
 
 
 def calling(body: ir.Function, ranks: Mapping[str, int], opset: int) -> ir.Model:
@@ -99,7 +79,7 @@ def joining(problem: AttentionProblem, heads: str, output: str) -> list[str]:
         return [f"{output} = Identity ({heads})"]
     return [
         f"{output}_apart = Transpose <perm: ints = [0, 2, 1, 3]> ({heads})",
-        f"{output}_shape = {_integers(-1, problem.queries, problem.heads * problem.head_size)}",
+        f"{output}_shape = {integers_text(-1, problem.queries, problem.heads * problem.head_size)}",
         f"{output} = Reshape ({output}_apart, {output}_shape)",
     ]
 
@@ -110,7 +90,7 @@ def _heads(problem: AttentionProblem) -> list[str]:
     width = problem.heads * problem.head_size
     if problem.layout == "packed":
         lines += [
-            f"thirds = {_integers(width, width, width)}",
+            f"thirds = {integers_text(width, width, width)}",
             "query_in, key_in, value_in = Split <axis: int = 2> (qkv, thirds)",
         ]
     changed = problem.qk_norm is not None or problem.rope
@@ -120,7 +100,7 @@ def _heads(problem: AttentionProblem) -> list[str]:
             lines.append(f"{raw} = Identity ({part}_in)")
         else:
             lines += [
-                f"{part}_shape = {_integers(-1, tokens, problem.heads, problem.head_size)}",
+                f"{part}_shape = {integers_text(-1, tokens, problem.heads, problem.head_size)}",
                 f"{part}_apart = Reshape ({part}_in, {part}_shape)",
                 f"{raw} = Transpose <perm: ints = [0, 2, 1, 3]> ({part}_apart)",
             ]
@@ -136,11 +116,11 @@ def _changed(problem: AttentionProblem, part: str) -> list[str]:
     if problem.qk_norm is not None:
         lines += [
             f"{part}_square = Mul ({last}, {last})",
-            f"{part}_axis = {_integers(-1)}",
+            f"{part}_axis = {integers_text(-1)}",
             f"{part}_sum = ReduceSum <keepdims: int = 1> ({part}_square, {part}_axis)",
-            f"{part}_size = Constant <value_float: float = {_number(problem.head_size)}> ()",
+            f"{part}_size = Constant <value_float: float = {number_text(problem.head_size)}> ()",
             f"{part}_mean = Div ({part}_sum, {part}_size)",
-            f"{part}_epsilon = Constant <value_float: float = {_number(problem.qk_norm)}> ()",
+            f"{part}_epsilon = Constant <value_float: float = {number_text(problem.qk_norm)}> ()",
             f"{part}_above = Add ({part}_mean, {part}_epsilon)",
             f"{part}_root = Sqrt ({part}_above)",
             f"{part}_unit = Div ({last}, {part}_root)",
@@ -150,7 +130,7 @@ def _changed(problem: AttentionProblem, part: str) -> list[str]:
     if problem.rope:
         half = problem.head_size // 2
         lines += [
-            f"{part}_halves = {_integers(half, half)}",
+            f"{part}_halves = {integers_text(half, half)}",
             f"{part}_a, {part}_b = Split <axis: int = 3> ({last}, {part}_halves)",
             f"{part}_a_cos = Mul ({part}_a, cos)",
             f"{part}_b_sin = Mul ({part}_b, sin)",
@@ -168,15 +148,18 @@ def _changed(problem: AttentionProblem, part: str) -> list[str]:
     ]
 
 
-def _integers(*numbers: int) -> str:
+def integers_text(*numbers: int) -> str:
+    """A constant list of INT64 in ONNX's textual form."""
     return f"Constant <value_ints: ints = [{', '.join(str(number) for number in numbers)}]> ()"
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
+    """A number in ONNX's textual form."""
     return f"{float(value):.17e}"
 
 
-def _function(name: str, inputs: list[str], outputs: list[str], lines: list[str], opset: int) -> ir.Function:
+def function(name: str, inputs: list[str], outputs: list[str], lines: list[str], opset: int) -> ir.Function:
+    """The local function `cat2dog::{name}` of these statements."""
     text = (
         f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n'
         f"{name} ({', '.join(inputs)}) => ({', '.join(outputs)})\n{{\n" + "\n".join(lines) + "\n}"

@@ -40,7 +40,7 @@ def attention_problem(
         queries=queries,
         keys=keys,
         scale=scale,
-        batch=_batch(tensors, batch, symbols),
+        batch=batch_of(tensors, batch, symbols),
         layout="heads",
         output="heads",
     )
@@ -68,16 +68,19 @@ def _sizes(tensors: list[ir.Value]) -> tuple[int, int, int, int]:
     return heads, queries, keys, size
 
 
-def _batch(tensors: list[ir.Value], batch: BatchProfile, symbols: Collection[str]) -> tuple[int, int, int]:
-    """(least, tuned, most) of the first axis: a number, the graph's batch, or a multiple of it (windows)."""
+def batch_of(tensors: list[ir.Value], batch: BatchProfile, symbols: Collection[str]) -> tuple[int, int, int]:
+    """(least, tuned, most) of the first axis: a number, the graph's batch, or a multiple of it (windows).
+
+    Raises Unsupported where it is none of these.
+    """
     firsts = [tensor.shape[0] for tensor in tensors if tensor.shape is not None]
     texts = [str(getattr(first, "value", first)).replace(" ", "") for first in firsts]
     if len(set(texts)) != 1:
-        raise Unsupported(f"batches of queries, keys and values differ ({', '.join(texts)})")
+        raise Unsupported(f"batches of its inputs differ ({', '.join(texts)})")
     match = re.fullmatch(r"(?:(\d+)\*)?([^*\d][^*]*)(?:\*(\d+))?", texts[0])
     if isinstance(firsts[0], int):
         return firsts[0], firsts[0], firsts[0]
     if match is None or match[2] not in symbols:
-        raise Unsupported("the batch of the attention is not known when the engine is built")
+        raise Unsupported("the batch is not known when the engine is built")
     factor = int(match[1] or 1) * int(match[3] or 1)
     return factor * batch.least, factor * batch.tuned, factor * batch.most

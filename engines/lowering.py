@@ -16,11 +16,14 @@ import onnx_ir as ir
 from engines.attention import NATIVE_OPSET, LoweredNode, lower_attention
 from engines.batch import BatchProfile
 from engines.bf16 import compute_wide
+from engines.checkable import checkable
 from engines.fused_attention import FusedLowering
-from engines.fused_body import checkable
-from engines.fused_node import kernels_sha256
+from engines.fused_linear import LinearLowering
+from engines.fused_node import has_fused, kernels_sha256
+from engines.kernels.linear_problem import LinearPlanner
 from engines.kernels.problem import Planner
 from engines.layer_types import layer_types
+from engines.new_data import write_new_data
 from engines.opset import raise_opset
 from engines.qkv_split import split_packed_qkv
 from runtime.errors import InputError, ToolchainError
@@ -29,12 +32,16 @@ from runtime.files import atomic_path, exclusive
 
 @dataclass(frozen=True)
 class Lowered:
-    """A lowered file; what became of its attention nodes, how many packed Q, K, V are split anew, the layers' types."""
+    """A lowered file; what became of its attention nodes, how many packed Q, K, V are split anew, the layers' types.
+
+    `linear` is what became of its linear layers, empty where nobody asked for kernels of ours.
+    """
 
     path: Path
     nodes: tuple[LoweredNode, ...]
     qkv_splits: int = 0
     types: Mapping[str, str] = field(default_factory=dict)
+    linear: tuple[LoweredNode, ...] = ()
 
     @property
     def form(self) -> str:
@@ -46,10 +53,11 @@ class Lowered:
 def lowered_path(neutral: Path, form: str, batch: BatchProfile, model: ir.Model | None = None) -> Path:
     """`500m-256_fp16.native_b1-1.onnx` beside `500m-256_fp16.onnx`.
 
-    Of the form `plugin` with 8 digits more, which stand for the kernels in `model`: they differ from GPU to GPU, and
-    two builds may lower one file at once.
+    With kernels of ours in `model`, with 8 digits more, which stand for them: they differ from GPU to GPU, and two
+    builds may lower one file at once.
     """
-    kernels = f"_{kernels_sha256(model)[:8]}" if form == "plugin" and model is not None else ""
+    fused = model is not None and (form == "plugin" or has_fused(model))
+    kernels = f"_{kernels_sha256(model)[:8]}" if fused and model is not None else ""
     return neutral.with_name(f"{neutral.stem}.{form}_{batch.label}{kernels}.onnx")
 
 
@@ -59,12 +67,14 @@ def lower(
     batch: BatchProfile,
     planner: Planner | None = None,
     fallback: str = "decomposed",
+    linear: LinearPlanner | None = None,
 ) -> Lowered:
     """Write the lowered form of a neutral file and return it.
 
-    The form `plugin` takes its kernels from `planner`, and `fallback` where that has none. Raises InputError for a file
-    that is not ONNX or whose batch cannot be what is asked, ToolchainError where the result cannot be written or, in
-    the form `plugin`, does not compute what the neutral file does.
+    The form `plugin` takes its kernels from `planner`, and `fallback` where that has none; linear layers take theirs
+    from `linear`, and stay what they are without one. Raises InputError for a file that is not ONNX or whose batch
+    cannot be what is asked, ToolchainError where the result cannot be written or, with kernels of ours, does not
+    compute what the neutral file does.
     """
     neutral = Path(neutral)
     model = load(neutral)
@@ -72,16 +82,22 @@ def lower(
     qkv_splits = split_packed_qkv(model) if form in ("decomposed", "plugin") else 0
     fused = FusedLowering(planner, batch, symbols) if planner is not None else None
     nodes = lower_attention(model, form, fused, fallback)
+    layers: tuple[LoweredNode, ...] = ()
+    if linear is not None:
+        done = LinearLowering(linear, batch, symbols, planner).lower(model)
+        nodes, layers = [done.again(node) for node in nodes], done.nodes
     if any(node.form == "native" for node in nodes):
         raise_opset(model, NATIVE_OPSET)
     path = lowered_path(neutral, form, batch, model)
     try:
         with exclusive(path), atomic_path(path) as temporary:
-            # External tensors keep pointing at the neutral file's data; the new ones are scalars and stay inside.
+            # External tensors keep pointing at the neutral file's data; of the new ones the large get a file of theirs.
+            if layers:
+                write_new_data(model, neutral)
             ir.save(model, temporary)
     except OSError as error:
         raise ToolchainError(f"cannot write {path}: {error.strerror or error}") from error
-    return Lowered(path, tuple(nodes), qkv_splits, layer_types(model))
+    return Lowered(path, tuple(nodes), qkv_splits, layer_types(model), layers)
 
 
 def load(path: Path) -> ir.Model:

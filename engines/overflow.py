@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from engines.bf16 import compute_wide
-from engines.fused_body import checkable
+from engines.checkable import checkable
 from engines.graph import new_node
 from engines.lowering import load
 from engines.proxy import beside

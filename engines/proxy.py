@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from engines.bf16 import compute_wide, has_bf16
-from engines.fused_body import checkable
+from engines.checkable import checkable
 from engines.fused_node import has_fused
 from engines.lowering import load, widen
 from engines.validation import Validation, answers

@@ -23,6 +23,7 @@ MAX_BYTES = 1 << 20
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 ATTENTION_FORMS = ("plugin", "native", "decomposed", "auto", "none")
+LINEAR_FORMS = ("plugin", "tensorrt")
 GATE_STATES = ("passed", "failed", "pending")
 TENSOR_MODES = ("input", "output")
 
@@ -120,6 +121,16 @@ class AttentionChoice:
 
 
 @dataclass(frozen=True)
+class LinearChoice:
+    """Whether a linear layer is a fused kernel of ours or TensorRT's own, and why, with the milliseconds of either."""
+
+    node: str
+    form: str
+    why: str = ""
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The manifest of one engine; `engine` is its file name, `size` and `sha256` those of the plan's bytes."""
 
@@ -131,6 +142,7 @@ class Manifest:
     build: Build
     tensors: tuple[EngineTensor, ...] = ()
     attention: tuple[AttentionChoice, ...] = ()
+    linear: tuple[LinearChoice, ...] = ()
 
     def to_json(self) -> str:
         """As stored: schema number first, two spaces of indent; an infinite score is the text "inf" or "-inf"."""
@@ -202,6 +214,9 @@ class _Fields:
             raise ValueError(f"{self._where} lacks '{name}'")
         return read(self._content.pop(name), f"{self._where}.{name}")
 
+    def take_if_there(self, name: str, read: Callable[[object, str], T], otherwise: T) -> T:
+        return self.take(name, read) if name in self._content else otherwise
+
     def done(self) -> None:
         for name in self._content:
             raise ValueError(f"{self._where} has an unknown field {_short(repr(name))}")
@@ -221,6 +236,8 @@ def _manifest(fields: _Fields) -> Manifest:
         build=fields.take("build", _build),
         tensors=fields.take("tensors", _list(_tensor)),
         attention=fields.take("attention", _list(_attention)),
+        # Manifests of before there was a choice lack it.
+        linear=fields.take_if_there("linear", _list(_linear), ()),
     )
     fields.done()
     if key8 != manifest.key.key8:
@@ -297,6 +314,18 @@ def _attention(value: object, where: str) -> AttentionChoice:
     choice = AttentionChoice(
         node=fields.take("node", _text),
         form=fields.take("form", _one_of(ATTENTION_FORMS)),
+        why=fields.take("why", _text),
+        milliseconds=fields.take("milliseconds", _mapping(_number)),
+    )
+    fields.done()
+    return choice
+
+
+def _linear(value: object, where: str) -> LinearChoice:
+    fields = _Fields(value, where)
+    choice = LinearChoice(
+        node=fields.take("node", _text),
+        form=fields.take("form", _one_of(LINEAR_FORMS)),
         why=fields.take("why", _text),
         milliseconds=fields.take("milliseconds", _mapping(_number)),
     )

@@ -1,7 +1,7 @@
 """The plugin library that launches fused kernels inside engines: where it is, and how a process takes it in.
 
-`make plugin` builds one for each major version of TensorRT; an engine of the form `plugin` needs it while it is built
-and wherever it runs.
+`make plugin` builds one for each major version of TensorRT; an engine with fused attention or linear layers of ours
+needs it while it is built and wherever it runs.
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ def find_plugin(flavor_version: str) -> Path:
         if path.is_file():
             return path
     raise InputError(
-        f"plugin attention needs build/plugin/{name}, which is not there: `make plugin` builds it "
+        f"a fused kernel needs build/plugin/{name}, which is not there: `make plugin` builds it "
         f"(or let {VARIABLE} name one)"
     )
 
 
 def needs_plugin(manifest: Manifest) -> bool:
     """Whether an engine has nodes that the plugin library runs; one of the form `plugin` may have none that fitted."""
-    return any(choice.form == "plugin" for choice in manifest.attention)
+    forms = [choice.form for choice in manifest.attention] + [choice.form for choice in manifest.linear]
+    return "plugin" in forms
 
 
 def is_plugin(path: str | os.PathLike[str]) -> bool:

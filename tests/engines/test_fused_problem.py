@@ -59,8 +59,8 @@ def test_the_batch(first, batch):
         ({"query": "B,4,N,64"}, "heads, tokens or head size are not known when the engine is built"),
         ({"value": "B,4,6,32"}, "head sizes of queries and values differ (64 and 32)"),
         ({"key": "B,2,6,64", "value": "B,2,6,64"}, "4 heads of queries, 2 of keys and 2 of values differ"),
-        ({"query": "1,4,6,64"}, "batches of queries, keys and values differ (1, B, B)"),
-        (every("C,4,6,64"), "the batch of the attention is not known when the engine is built"),
+        ({"query": "1,4,6,64"}, "batches of its inputs differ (1, B, B)"),
+        (every("C,4,6,64"), "the batch is not known when the engine is built"),
     ],
 )
 def test_what_has_no_fused_kernel(changes, reason):

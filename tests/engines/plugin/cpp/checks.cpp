@@ -325,6 +325,49 @@ void launches() {
     EXPECT(counts.unloads == 2 && counts.context_depth == 0 && counts.waits == 0);
 }
 
+// As a fused linear layer: several inputs, one of them with a size that another kernel chose, and two outputs.
+void two_outputs() {
+    fake.reset();
+    std::string const image = "FAKE\nlinear 8 8 8 8 4\nend\n";
+    std::string const text = "cat2dog-launch 1\ntarget 90 exact\ninput fp16 B 256 1280\ninput fp16 640 1280\n"
+        "input fp32 B 256 S 2\noutput fp16 B 256 640\noutput fp32 B 256 5 2\n" + image_line(image) +
+        "kernel 0 linear\ngrid cdiv(B*256,128) 5 1\nblock 384 1 1\nshared 0\nserial programmatic\n"
+        "arg input 1 0\narg input 2 0\narg output 0 0\narg output 1 0\narg i32 S\nend\n";
+    std::unique_ptr<Plugin> const made = create("FusedLinear", {text_field(text), image_field(image)});
+    EXPECT(made != nullptr);
+    std::unique_ptr<Plugin> const engine = deserialize("FusedLinear", made->serialize());
+    EXPECT_EQUAL(engine->outputs(), 2);
+    EXPECT(engine->output_type(0) == DataType::kHALF && engine->output_type(1) == DataType::kFLOAT);
+    std::vector<Sizes> const in{{3, 256, 1280}, {640, 1280}, {3, 256, 20, 2}};
+    EXPECT(engine->output_shapes(in) == (std::vector<Sizes>{{3, 256, 640}, {3, 256, 5, 2}}));
+    std::vector<Tensor> tensors{{DataType::kHALF, in[0]}, {DataType::kHALF, in[1]}, {DataType::kFLOAT, in[2]},
+        {DataType::kHALF, {3, 256, 640}}, {DataType::kFLOAT, {3, 256, 5, 2}}};
+    for (int i = 0; i < 5; ++i) EXPECT(engine->supports(i, tensors, 3));
+    tensors[4].type = DataType::kHALF;
+    EXPECT(engine->supports(3, tensors, 3) && !engine->supports(4, tensors, 3));
+    tensors[4].type = DataType::kFLOAT;
+    std::vector<Tensor> const inputs(tensors.begin(), tensors.begin() + 3);
+    std::vector<Tensor> outputs(tensors.begin() + 3, tensors.end());
+    EXPECT(engine->configure(in, in, in, outputs));
+    std::unique_ptr<Plugin> const plugin = engine->attach();
+    EXPECT(plugin != nullptr && plugin->shape_change(inputs, outputs));
+    char* const base = reinterpret_cast<char*>(0x7f0000000000);
+    void const* const given[] = {base, base + 4096, base + 8192};
+    void* const left[] = {base + 12288, base + 16384};
+    plugin->prepare(inputs, outputs);
+    EXPECT_EQUAL(plugin->enqueue(inputs, outputs, given, left, nullptr, Call(1).stream), 0);
+    FakeLaunch const& launch = *fake.launch(0);
+    EXPECT(launch.programmatic && launch.grid[0] == 6 && launch.grid[1] == 5);
+    EXPECT(value<char*>(launch, 0) == base + 4096 && value<char*>(launch, 1) == base + 8192);
+    EXPECT(value<char*>(launch, 2) == base + 12288 && value<char*>(launch, 3) == base + 16384);
+    EXPECT_EQUAL(value<std::int32_t>(launch, 4), 20);
+    outputs[1].sizes = {3, 256, 6, 2};
+    plugin->prepare(inputs, outputs);
+    EXPECT(plugin->enqueue(inputs, outputs, given, left, nullptr, Call(1).stream) != 0);
+    EXPECT_LOGGED("output 1");
+    EXPECT_EQUAL(take_log(), "");
+}
+
 void modules_are_shared() {
     fake.reset();
     {
@@ -533,7 +576,7 @@ int run_checks(char const* path, void* fake_driver, bool is_old) {
         checks = {{"registration", registration}, {"fields in every type", fields_in_every_type},
             {"damaged fields", damaged_fields}, {"shapes, types, formats", shapes_types_formats},
             {"every expression reaches TensorRT", every_expression_reaches_tensorrt}, {"serialization", serialization},
-            {"launches", launches}, {"modules are shared", modules_are_shared},
+            {"launches", launches}, {"two outputs", two_outputs}, {"modules are shared", modules_are_shared},
             {"shared memory only grows", shared_memory_only_grows}, {"another GPU", another_gpu},
             {"what the driver refuses", what_the_driver_refuses}, {"wrong calls", wrong_calls},
             {"many threads", many_threads}, {"attach and detach from many threads", attach_and_detach_from_many_threads},
