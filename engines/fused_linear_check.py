@@ -23,7 +23,7 @@ from engines.rounding import check_rounded
 _ADVICE = "build with --linear tensorrt"
 # How many roundings the graph may be away from the kernel, which rounds W and y alone: of the norm's output, whose
 # errors add up over the inner channels like W's own, of the product, the bias, four of an activation, and a sum.
-_ROUNDINGS = 12
+_ROUNDINGS = 8
 
 
 def operations_of(problem: LinearProblem) -> int:
