@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     from engines.kernels import images
     from engines.kernels.library import target_of
     from engines.kernels.tables import read_table, table_name
-    from engines.kernels.tune import tune
+    from engines.kernels.tune import compile_all, tune
     from runtime import cuda, gpu
 
     gpus = gpu.find_gpus()
@@ -107,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
     everything: list[dict[str, Any]] = []
     measured: list[tuple[Entry, list[Timing]]] = []
     with console.progress("tune") as update:
+        if not images.why_not():
+            compile_all(keys, target, table.multiprocessors, update)
         for number, key in enumerate(keys):
             seeds = _seeds(key, measured)
             entry, timings = tune(key, target, table.multiprocessors, seeds, update)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from engines.kernels.launch import LaunchPlan
@@ -27,17 +30,28 @@ Progress = Callable[[str, "float | None"], None]
 def compile_all(
     keys: Iterable[Key], target: str, multiprocessors: int, progress: Progress = lambda what, fraction: None
 ) -> int:
-    """Compile what tuning will measure, for a machine that has no compilers; returns how many plans there are."""
-    work = [(key, variant) for key in keys for variant in _candidates(key.problem(), target, multiprocessors)]
+    """Compile what tuning will measure, with every processor; returns how many plans there are.
+
+    The results are kept, so that a machine without compilers can measure them.
+    """
+    work = [(key, variant, target) for key in keys for variant in _candidates(key.problem(), target, multiprocessors)]
     count = 0
-    for index, (key, variant) in enumerate(work):
-        progress(f"compiling {variant}", index / len(work))
-        try:
-            make_plan(key.problem(), variant, target)
-            count += 1
-        except Unsupported:
-            continue
+    # Compilers hold locks and leave memory behind: processes of their own, started afresh.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(len(work), os.cpu_count() or 1) or 1, mp_context=context) as pool:
+        for index, (made, (_, variant, _)) in enumerate(zip(pool.map(_compiles, work, chunksize=4), work, strict=True)):
+            progress(f"compiling {variant}", index / len(work))
+            count += made
     return count
+
+
+def _compiles(work: tuple[Key, Variant, str]) -> bool:
+    key, variant, target = work
+    try:
+        make_plan(key.problem(), variant, target)
+        return True
+    except Unsupported:
+        return False
 
 
 def tune(
