@@ -74,7 +74,7 @@ class Builder:
     def add(
         self, compiled: Compiled, grid: tuple[Size, Size, Size], arguments: list[Argument], programmatic: bool = False
     ) -> None:
-        """One more launch; `programmatic` where its kernel itself waits for the one before."""
+        """One more launch; `programmatic` where its kernel itself waits for the one before, of this plan or another."""
         index = self.image(compiled)
         self.launches.append(
             Launch(
@@ -84,7 +84,7 @@ class Builder:
                 compiled.threads,
                 compiled.shared,
                 tuple(arguments),
-                programmatic=programmatic and bool(self.launches),
+                programmatic=programmatic,
             )
         )
 

@@ -49,7 +49,7 @@ class Gpu:
         ms = self.times.get(variant, 1.0 + 0.001 * len(self.short))
         return ms, 0.9 * ms, 1.1 * ms
 
-    def answer(self, plan):
+    def answers(self, plan):
         return self._variant(plan)
 
     def error(self, answer):
