@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli import accuracy_determinism, accuracy_search, compose, console, options
+from cli import accuracy_determinism, accuracy_search, build_command, compose, console, options
 from cli.accuracy_search import AIM_DB
 from runtime.errors import AccuracyError, InputError, MissingExtra, ToolchainError
 
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="form of attention in the lowered graph (default: auto, what `cat2dog build` takes here)",
     )
+    build_command.add_linear_argument(parser)
     parser.add_argument("--flavor", choices=("auto", "tensorrt", "tensorrt_rtx"), default="auto", help="which TensorRT")
     parser.add_argument(
         "--output",
@@ -108,16 +109,21 @@ def _examine(args: argparse.Namespace, recipe: Recipe, update: console.Update) -
     from accuracy.candidates import form_for, lowered, runnable_here
     from accuracy.comparison import compare
     from accuracy.polygraphy_runner import onnx_runner
+    from cli.accuracy_engines import given_engines
     from engines.proxy import rounded
     from runtime.files import write_text
 
     folder = args.output or args.build_dir / "accuracy" / f"{recipe.name}_{args.precision}"
     options.check_build_folder(folder)
+    given = given_engines(args, recipe, update) if args.engine else []
     form, note = form_for(args.attention, args.flavor, args.precision)
     neutral = compose.exported(args, recipe, args.precision, update).path
-    graphs = {"onnx": neutral, f"lowered-{form}": lowered(neutral, form, args.flavor)}
+    graphs = {"onnx": neutral, f"lowered-{form}": lowered(neutral, form, args.flavor, args.linear, args.precision)}
     validation = compose.validation_of(recipe, update)
-    engine, engine_note, refused = _engine(args, recipe, validation, update)
+    if given:
+        engine, engine_note, refused = [_house_runner(path, path.name) for path in given], "", False
+    else:
+        engine, engine_note, refused = _engine(args, recipe, validation, update)
     update("comparing", None)
     with runnable_here(graphs) as paths, contextlib.ExitStack() as copies:
         candidate = list(paths.values())[1]
@@ -137,6 +143,7 @@ def _examine(args: argparse.Namespace, recipe: Recipe, update: console.Update) -
         "name": recipe.name,
         "precision": args.precision,
         "attention": form,
+        "linear": args.linear,
         "metric": validation.metric,
         "threshold": validation.threshold,
         "against": validation.against,
@@ -155,15 +162,12 @@ def _examine(args: argparse.Namespace, recipe: Recipe, update: console.Update) -
 def _engine(
     args: argparse.Namespace, recipe: Recipe, validation: Any, update: console.Update
 ) -> tuple[list, str, bool]:
-    """Polygraphy runners of the engines given or of one built, a note where there is none, whether it was refused."""
-    from cli.accuracy_engines import given_engines
+    """Polygraphy runners of the engine (one or none), a note where there is none, whether its gate refused it."""
     from cli.runners import settle_gate
     from runtime.engine_file import engine_manifest
     from runtime.flavors import find_flavors
     from runtime.gpu import find_gpus, no_gpu_reason
 
-    if args.engine:
-        return [_house_runner(path, path.name) for path in given_engines(args, recipe, update)], "", False
     flavors = [each for each in find_flavors() if args.flavor in ("auto", each.name)]
     if not find_gpus() or not any(each.can_run for each in flavors):
         reasons = "; ".join(f"{each.name}: {each.reason}" for each in flavors if each.reason) or no_gpu_reason()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cli import accuracy_command, accuracy_determinism
-from cli.main import parse
+from cli.accuracy_engines import given_engines
+from cli.main import main, parse
 from runtime.errors import InputError
 from runtime.flavors import Flavor
 from runtime.gpu import Gpu
@@ -44,10 +46,10 @@ def asked(engine, *words):
 
 
 def test_an_engine_given_is_the_one_that_is_judged(engine):
-    (runner,), note, refused = accuracy_command._engine(asked(engine), RECIPE, None, QUIET)
-    with runner:
+    (path,) = given_engines(asked(engine), RECIPE, QUIET)
+    with accuracy_command._house_runner(path, path.name) as runner:
         assert np.array_equal(runner.infer({"x": FEED["x"][:1]})["y"], 2 * FEED["x"][:1])
-    assert runner.name == engine.name and note == "" and refused is False
+    assert runner.name == engine.name
 
 
 def test_an_engine_twice(engine):
@@ -67,13 +69,13 @@ def test_an_engine_twice(engine):
 )
 def test_an_engine_of_something_else(engine, recipe, words, message):
     with pytest.raises(InputError, match=message):
-        accuracy_command._engine(asked(engine, *words), recipe, None, QUIET)
+        given_engines(asked(engine, *words), recipe, QUIET)
 
 
 def test_an_engine_that_cannot_run_here(engine, monkeypatch):
     monkeypatch.setattr("runtime.gpu.find_gpus", lambda: [])
     with pytest.raises(InputError, match="cannot run here: "):
-        accuracy_command._engine(asked(engine), RECIPE, None, QUIET)
+        given_engines(asked(engine), RECIPE, QUIET)
 
 
 def test_onnx_runtime_twice(shop, exported):
@@ -96,7 +98,10 @@ def test_onnx_runtime_twice(shop, exported):
         (("--engine", "none.engine"), "none.engine"),
     ],
 )
-def test_what_cannot_be_asked(shop, words, message):
-    done = shop.cat2dog("accuracy", "--model", "models/tiny-128", *words)
-    assert done.returncode == 2 and message in done.stderr, done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_what_cannot_be_asked(words, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("cli.compose.exported", lambda *given: pytest.fail("minutes were spent before it was said"))
+    model = Path(__file__).resolve().parents[2] / "models/tiny-128"
+    given = ["accuracy", "--model", str(model), *words, "--build-dir", str(tmp_path), "--attention", "decomposed"]
+    assert main(given) == 2
+    said = capsys.readouterr().err
+    assert message in said and len(said.strip().splitlines()) == 1

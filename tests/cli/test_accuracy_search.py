@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cli import accuracy_search
-from cli.compose import rebuild_command
-from cli.main import parse
-from runtime.errors import ToolchainError
+from cli.compose import policy_of, rebuild_command
+from cli.main import main, parse
+from export.policy import Island, Policy
+from export.policy_file import load_policy
+from runtime.errors import AccuracyError, InputError, ToolchainError
+from runtime.flavors import Flavor
+from runtime.gpu import Gpu
 
 pytestmark = pytest.mark.xdist_group("shop")
 
@@ -73,10 +79,11 @@ def test_its_policy_is_taken(shop, searched):
     done = shop.cat2dog("export", *RECIPE, "--policy", policy, "--json")
     exported = json.loads(done.stdout)
     assert Path(exported["onnx"]).name.startswith("overflowing_fp16_policy-") and exported["nodes"]["fp32"] > 0
-    done = shop.cat2dog("export", *RECIPE, "--policy", policy, "--precision", "bf16")
-    assert done.returncode == 2 and "is of fp16: give --precision fp16" in done.stderr
-    words = ("build", *RECIPE, "--policy", policy)
-    assert f"--policy {policy}" in rebuild_command(parse(list(words)))
+    args = parse(["build", *RECIPE, "--policy", policy])
+    assert f"--policy {policy}" in rebuild_command(args) and policy_of(args, "fp16").islands
+    assert policy_of(args, "fp32") is None  # what islands are compared with has none
+    with pytest.raises(InputError, match="is of fp16: give --precision fp16"):
+        policy_of(args, "bf16")
 
 
 def test_nothing_is_enough(shop, searched):
@@ -92,9 +99,9 @@ def test_nothing_is_enough(shop, searched):
         (("--policy", "p.json"), "leave out --policy"),
     ],
 )
-def test_what_cannot_be_searched(shop, words, message):
-    done = shop.cat2dog("accuracy", "--model", "models/tiny-128", "--search", *words)
-    assert done.returncode == 2 and message in done.stderr
+def test_what_cannot_be_searched(words, message, capsys):
+    assert main(["accuracy", "--model", "models/tiny-128", "--search", *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_the_latency_is_that_of_the_bench(tmp_path):
@@ -109,3 +116,41 @@ def test_the_latency_is_that_of_the_bench(tmp_path):
     assert accuracy_search.engine_ms(str(stand_in), tmp_path / "good.engine") == 1.25
     with pytest.raises(ToolchainError, match=r"bench of bad\.engine failed: error: the engine is of another GPU"):
         accuracy_search.engine_ms(str(stand_in), tmp_path / "bad.engine")
+
+
+def test_on_a_gpu_each_policy_becomes_an_engine_that_is_timed(tmp_path, monkeypatch):
+    """Stand-ins build and time; what the gate refuses is noted, and rows without a policy are left out."""
+    flavor = Flavor("tensorrt", "10.14.0", "its-python", can_build=True, can_run=True)
+    monkeypatch.setattr("runtime.gpu.find_gpus", lambda: [Gpu(0, "NVIDIA H100", "9.0", 80 << 30, "13.0")])
+    monkeypatch.setattr("runtime.flavors.find_flavors", lambda: [flavor])
+    monkeypatch.setattr("cli.compose.validation_of", lambda *given: None)
+    asked = []
+
+    @dataclass(frozen=True)
+    class Request:
+        policy: Policy
+        validation: object = None
+
+    def request_of(args, recipe, update):
+        asked.append(args.policy.name)
+        return Request(load_policy(args.policy))
+
+    def build(request, update):
+        if not request.policy.islands:
+            raise AccuracyError("0/Mul (Mul) reaches 9e+04, and FP16 ends at 65504")
+        return SimpleNamespace(path=Path(f"{len(request.policy.islands)}.engine"))
+
+    monkeypatch.setattr("cli.compose.build_request", request_of)
+    monkeypatch.setattr("engines.build.find", lambda request: None)
+    monkeypatch.setattr("engines.build.build", build)
+    monkeypatch.setattr(accuracy_search, "engine_ms", lambda python, path: {"its-python": 1.5}[python] + len(path.stem))
+    two = Policy("fp16", (Island("why", module="a"), Island("why", module="b")))
+    trade = [
+        {"what": what, "policy": policy, "engine_ms": None}
+        for what, policy in (("no islands", Policy("fp16")), ("with a", None), ("found", two))
+    ]
+    args = parse(["accuracy", "--model", "models/tiny-128", "--search"])
+    notes = accuracy_search._time_engines(args, None, trade, tmp_path, lambda what, fraction: None)
+    assert [row["engine_ms"] for row in trade] == [None, None, 2.5]
+    assert notes == ["no islands: no engine was timed: 0/Mul (Mul) reaches 9e+04, and FP16 ends at 65504"]
+    assert asked == ["policy_no-islands.json", "policy_found.json"]
