@@ -99,7 +99,8 @@ def run_watched(lowered: Path, feed: Mapping[str, np.ndarray]) -> tuple[dict[str
     watched = _watch(model)
     with beside(lowered) as copy:
         ir.save(model, copy)
-        with OnnxRuntimeRunner(copy) as runner:
+        # In the order of the file: else ONNX Runtime takes the numbers last, and keeps every value until then.
+        with OnnxRuntimeRunner(copy, optimize=False) as runner:
             arrays = runner.infer(feed)
     return {name: arrays[name] for name in outputs}, _first(watched, arrays)
 
@@ -127,7 +128,7 @@ def _watch(model: ir.Model) -> list[_Watched]:
 
 
 def _add_numbers(graph: ir.Graph, node: ir.Node, value: ir.Value, index: int) -> None:
-    """Beside the node, so that ONNX Runtime reduces a value as soon as it is there and need not keep it."""
+    """Right behind the node: what is reduced as soon as it is there need not be kept."""
     wide, truth = ir.DataType.FLOAT, ir.DataType.BOOL
     infinity, zero = _constant(graph, "watch.infinity", np.inf), _constant(graph, "watch.zero", 0.0)
     name = f"watch.{index}"

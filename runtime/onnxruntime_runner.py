@@ -39,10 +39,10 @@ class OnnxRuntimeRunner:
     """ONNX file → runner. Loaded from its path, so that external data beside it is found.
 
     `providers` are "cpu", "cuda" or ONNX Runtime's own names, the preferred one first; what it has no kernel for runs
-    on the CPU. `threads` bounds the threads inside one operator on the CPU (None: all cores). Without
-    `optimize` every node is run as it is written: FP8 graphs need that, and INT8 ones are then not computed by integer
-    kernels, some of which saturate. Inputs and outputs of bfloat16 are numpy arrays of ml_dtypes' type. `infer` may be
-    called from several threads.
+    on the CPU. `threads` bounds the threads inside one operator on the CPU (None: all cores). Without `optimize` every
+    node is run as it is written, in the order of the file: FP8 graphs need that, INT8 ones are then not computed by
+    integer kernels, some of which saturate, and what is read early is freed early. Inputs and outputs of bfloat16 are
+    numpy arrays of ml_dtypes' type. `infer` may be called from several threads.
 
     Raises InputError for a file that is no ONNX model or lacks its data and for a provider that is not there or does
     not start, MissingExtra without onnxruntime.
@@ -74,6 +74,8 @@ class OnnxRuntimeRunner:
             options.intra_op_num_threads = threads
         if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            # By default it walks back from the outputs, and keeps values that are read by late ones and early ones.
+            options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         self._faults = _fault_types()
         try:
             self._session: Any = onnxruntime.InferenceSession(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +25,8 @@ from runtime.judge import scores
 from runtime.onnxruntime_runner import OnnxRuntimeRunner
 from tests.engines.graphs import graph_of
 from tests.export.micro import micro_answers, micro_export
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # The root of the mean square of numbers that FP16 holds, and whose squares it does not.
 SCALE = """g (float[B,4] x) => (float[B,4] y)
@@ -191,3 +197,29 @@ def test_a_sound_graph_has_none():
         outputs, overflow = run_watched(path, {name: array[:1] for name, array in feed.items()})
         assert overflow is None
         assert scores("psnr", outputs, {"dog": expected["dog"][:1]})[0] > 40
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from engines.overflow import run_watched
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+run_watched(Path(sys.argv[1]), {"x": np.ones((1, 4), np.float32)})
+before = peak()
+run_watched(Path(sys.argv[1]), {"x": np.ones((1 << 18, 4), np.float32)})
+print(peak() - before)
+"""
+
+
+def test_values_are_not_kept_until_their_numbers_are_taken(tmp_path):
+    """60 values of 4 MiB one after the other take the memory of a few: a long network's would not fit together."""
+    steps = "\n".join(f"v{i + 1} = Tanh (v{i})" for i in range(60))
+    text = f"g (float[B,4] x) => (float[B,4] y) {{\nv0 = Cast <to = 10> (x)\n{steps}\ny = Cast <to = 1> (v60)\n}}"
+    path = saved(tmp_path / "long.onnx", text)
+    done = subprocess.run([sys.executable, "-c", MEMORY, path], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 120, f"{done.stdout} MiB"
