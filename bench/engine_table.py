@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-HEAD = "| checkpoint | precision | attention | ms (p95) | worst PSNR dB | plan MB | build s |"
+HEAD = "| checkpoint | precision | attention | linear layers | ms (p95) | worst PSNR dB | plan MB | build s |"
 
 
 def table(paths: Sequence[Path]) -> str:
@@ -25,6 +25,7 @@ def _line(row: dict[str, Any]) -> str:
         row["checkpoint"],
         row["precision"],
         row["attention"],
+        row.get("options", {}).get("linear", "tensorrt"),
         f"{row['ms']['median']:.2f} ({row['ms']['p95']:.2f})",
         f"{min(scores):.1f} of {len(scores)}" if scores else row["gate"]["state"],
         f"{row['bytes'] / 1e6:.0f}",

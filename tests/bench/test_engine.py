@@ -37,7 +37,7 @@ def test_what_is_measured_and_how_it_is_shown(made, tmp_path, capsys):
     assert (trt.engine.contexts, api.captures, api.launches) == (6, 6, 100)  # three sets of inputs, twice
     assert not api.alive, "something was not freed"
     assert engine_table.table([output]).splitlines()[2:] == 2 * [
-        "| tiny-128 | fp16 | native | 0.50 (0.50) | 50.0 of 1 | 0 | 1 |"
+        "| tiny-128 | fp16 | native | tensorrt | 0.50 (0.50) | 50.0 of 1 | 0 | 1 |"
     ]
 
 
@@ -59,4 +59,6 @@ def test_an_engine_whose_gate_is_pending_is_shown_without_scores(tmp_path):
     row = {"checkpoint": "c", "precision": "fp16", "attention": "native", "bytes": 2e6, "build_seconds": 3.2}
     path = tmp_path / "results.json"
     path.write_text(json.dumps({"engines": [{**row, "ms": {"median": 1, "p95": 2}, "gate": gate}]}))
-    assert engine_table.table([path]).splitlines()[2] == "| c | fp16 | native | 1.00 (2.00) | pending | 2 | 3 |"
+    assert (
+        engine_table.table([path]).splitlines()[2] == "| c | fp16 | native | tensorrt | 1.00 (2.00) | pending | 2 | 3 |"
+    )

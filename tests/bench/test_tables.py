@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from bench import attention_ladder, attention_table, engine_table
+from bench import attention_ladder, attention_table, engine_table, linear_table
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench/results"
@@ -43,6 +43,11 @@ def test_what_each_step_of_the_kernels_brought():
     assert shown("engines/kernels/README.md", "attention ladder") == made
 
 
+def test_linear_layers_on_an_h200():
+    assert shown("engines/kernels/README.md", "linear table") == linear_table.table(RESULTS / "linear/tuning_500m.json")
+
+
 def test_engines_on_an_h200():
-    files = [RESULTS / f"engines/{name}_h200.json" for name in ("blocks", "500m")]
+    names = ("500m-256", "500m-256_linear", "500m-1024_linear")
+    files = [RESULTS / f"engines/{name}_h200.json" for name in names]
     assert shown("README.md", "engine table") == engine_table.table(files)
