@@ -2,7 +2,8 @@
 
 A peer that fails is recorded with its reason, and the others go on. Peers whose start-up is of interest start alone,
 each several times in fresh processes; the slow ones (compilers) start together. Timing goes in rounds, one turn a peer:
-A B C A B C, so that what changes on the machine meanwhile meets all of them.
+A B C A B C, so that what changes on the machine meanwhile meets all of them; and in two sweeps over the batch sizes, so
+that the rounds of one figure lie minutes apart and their spread holds what changes that slowly.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from bench.timing import timing
 from runtime.metrics import psnr_each
 
 METHOD = (
-    "each peer in a process of its own, timed in rounds, one turn a peer (A B C A B C); spread is the highest less "
-    "the lowest median of a round; network: input and output stay on the device, CUDA events around one run (a graph "
-    "replay where the peer has one) over three sets of random inputs, or the wall's clock on a CPU; host: uint8 arrays "
-    "in host memory in and out; picture: bytes of a JPEG at the network's resolution to encoded bytes, one after the "
-    "other; stream: the same with decoding, network and encoding of many pictures at once, ms a picture"
+    "each peer in a process of its own, timed in rounds, one turn a peer (A B C A B C), half of the rounds in a second "
+    "sweep over all batch sizes; spread is the highest less the lowest median of a round; network: input and output "
+    "stay on the device, CUDA events around one run (a graph replay where the peer has one) over three sets of random "
+    "inputs, or the wall's clock on a CPU; host: uint8 arrays in host memory in and out; picture: bytes of a JPEG at "
+    "the network's resolution to encoded bytes, one after the other; stream: the same with decoding, network and "
+    "encoding of many pictures at once, ms a picture"
 )
-_LEAST_ROUNDS = 2
+_SWEEPS = 2
 Update = Callable[[str, "float | None"], None]
 
 
@@ -58,10 +60,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how often. `seconds` is what the whole run may take, preparing and measuring."""
+    """How long and how often. `seconds` is what the whole run may take, preparing and measuring.
+
+    Each peer gets `rounds` turns for each figure, or half of them where the time is over before the second sweep.
+    """
 
     batches: Sequence[int] = (1, 4, 8)
-    rounds: int = 5
+    rounds: int = 6
     turn_ms: float = 150.0
     startups: int = 3
     seconds: float = 280.0
@@ -106,8 +111,10 @@ class Conductor:
                 (self._folder / f"{index}.jpg").write_bytes(jpeg)
             try:
                 self._start()
-                for batch in self._plan.batches:
-                    self._batch(batch)
+                for sweep in range(_SWEEPS):
+                    for batch in self._plan.batches:
+                        if sweep == 0 or self._left() > 0:
+                            self._batch(batch, sweep)
                 self._tell_layers()
             finally:
                 for seat in self._seats:
@@ -156,7 +163,7 @@ class Conductor:
             "parent": os.getpid(),
         }
 
-    def _batch(self, batch: int) -> None:
+    def _batch(self, batch: int, sweep: int) -> None:
         able = [seat for seat in self._able() if batch <= (seat.entry.most_batch or batch)]
         for seat in self._seats:
             seat.prepared = False
@@ -172,7 +179,10 @@ class Conductor:
                     seat.prepared = True
         for level in self._plan.levels:
             if level != "picture" or batch == 1:
-                self._rounds(batch, level)
+                self._rounds(batch, level, sweep)
+        if sweep:
+            self._save()
+            return
         for seat in [seat for seat in self._able() if seat.prepared]:
             with seat.recorded(f"batch {batch}"):
                 facts = seat.worker.ask({"do": "facts"}, 30)
@@ -182,24 +192,27 @@ class Conductor:
             self._measure_ceilings()
         self._save()
 
-    def _rounds(self, batch: int, level: str) -> None:
-        able = [seat for seat in self._able() if seat.prepared and level in (seat.entry.levels or self._plan.levels)]
-        times: dict[str, list[list[float]]] = {seat.entry.name: [] for seat in able}
+    def _rounds(self, batch: int, level: str, sweep: int) -> None:
+        """This sweep's share of the rounds. What failed in the first sweep is not tried in the second."""
+        key = (batch, level)
+        seats = [seat for seat in self._able() if seat.prepared and level in (seat.entry.levels or self._plan.levels)]
+        seats = [seat for seat in seats if sweep == 0 or key in seat.times]
         command: dict[str, Any] = {"do": level, "ms": self._plan.turn_ms}
         if level in ("picture", "stream"):
             command["jpegs"] = sorted(str(path) for path in self._folder.glob("*.jpg"))
-        for number in range(self._plan.rounds):
-            if number >= _LEAST_ROUNDS and self._left() < 0:
+        count = self._plan.rounds // _SWEEPS + (self._plan.rounds % _SWEEPS if sweep == 0 else 0)
+        for number in range(count):
+            if number and self._left() < 0:
                 break  # what was measured is whole: fewer rounds, and the result says how many
-            self._say(f"batch {batch}: {level}, round {number + 1} of {self._plan.rounds}", number / self._plan.rounds)
-            for seat in able:
-                # One that failed in its first turn is not asked again.
-                if seat.able and len(times[seat.entry.name]) == number:
-                    with seat.recorded(f"{level} at batch {batch}"):
-                        times[seat.entry.name].append(seat.worker.ask(command, max(30.0, self._left())))
-        for seat in able:
-            if times[seat.entry.name]:
-                seat.row["latency"].append(self._latency(batch, level, times[seat.entry.name]))
+            self._say(f"batch {batch}: {level}, round {number + 1} of {count}, sweep {sweep + 1}", number / count)
+            for seat in [seat for seat in seats if seat.able]:
+                with seat.recorded(f"{level} at batch {batch}"):
+                    times = seat.worker.ask(command, max(30.0, self._left()))
+                    seat.times.setdefault(key, []).append(times)
+                    continue
+                seats.remove(seat)  # one that failed is not asked again
+        for seat in self._seats:
+            seat.row["latency"] = [self._latency(*each, times) for each, times in seat.times.items()]
 
     def _latency(self, batch: int, level: str, times: Sequence[Sequence[float]]) -> dict[str, Any]:
         ms = timing(times)
@@ -267,6 +280,7 @@ class _Seat:
         self.worker: Any = None
         self.able = entry.spec is not None
         self.prepared = False
+        self.times: dict[tuple[int, str], list[list[float]]] = {}
         self._verbose = plan.verbose
         self.row: dict[str, Any] = {
             "name": entry.name,
@@ -302,7 +316,7 @@ class _Seat:
             if fatal or not reason.alive:
                 self.able = False
                 self.end()
-            self.row["status"] = "partly" if self.able or self.row["latency"] else "failed"
+            self.row["status"] = "partly" if self.able or self.times else "failed"
             said = f"{during}: {reason}" if during else str(reason)
             self.row["reason"] = "; ".join(filter(None, [self.row.get("reason"), said]))
 

@@ -66,10 +66,15 @@ def _in_engines(peers: dict[str, Entry], given: Sequence[str]) -> list[Entry]:
     if not find_gpus():
         rung = replace(peers["onnxruntime-cpu"], name="ONNX Runtime", about="the exported graph, in ONNX Runtime")
         return [_switched(rung)]
-    forms = {"decomposed": "TensorRT", "native": "native attention", "plugin": "fused attention"}
+    forms = {
+        "decomposed": "TensorRT",
+        "native": "native attention",
+        "plugin": "fused attention",
+        "plugin-linear": "fused linear layers",
+    }
     rungs = []
     for name, peer in peers.items():
-        form = name.rpartition("-")[2]
+        form = name.partition("-")[2]
         if peer.spec and peer.spec["kind"] == "tensorrt" and name not in given and form in forms:
             rungs.append(_switched(replace(peer, name=forms[form]), cuda_graph=False))
     rungs += [_switched(peers[name], cuda_graph=False) for name in given]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.conductor import Entry
-from engines.form import choose_form
+from engines.form import choose_form, choose_linear
 from runtime.engine_file import engine_manifest
 from runtime.errors import InputError, ToolchainError
 from runtime.flavors import FLAVORS, Flavor, python_variable
@@ -27,7 +27,7 @@ _TORCH = (
     ("torch-compile-reduce-overhead", "torch.compile, reduce-overhead", "sdpa", "reduce-overhead", False),
     ("torch-compile-max-autotune", "torch.compile, max-autotune", "sdpa", "max-autotune", False),
 )
-_FORMS = ("decomposed", "native", "plugin")
+_FORMS = ("decomposed", "native", "plugin", "plugin-linear")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ def lineup(
 def filed_engines(subject: Subject) -> dict[str, list[tuple[Path, Manifest]]]:
     """Engines under `subject.engines` of this checkpoint and precision, by "flavor form", the newest first.
 
+    With linear layers in kernels of ours, the form is "plugin-linear".
+
     Damaged ones are passed over: `cat2dog build` says what is wrong with them, and builds them again.
     """
     found: dict[str, list[tuple[Path, Manifest]]] = {}
@@ -71,7 +73,8 @@ def filed_engines(subject: Subject) -> dict[str, list[tuple[Path, Manifest]]]:
             continue
         key = manifest.key
         if (key.checkpoint, key.precision) == (subject.checkpoint, subject.precision):
-            found.setdefault(f"{key.flavor} {key.attention}", []).append((path, manifest))
+            linear = "-linear" if key.options.get("linear") == "plugin" else ""
+            found.setdefault(f"{key.flavor} {key.attention}{linear}", []).append((path, manifest))
     return found
 
 
@@ -163,7 +166,8 @@ def _engine_entry(
     about = f"TensorRT, {form} attention"
     if engines:
         key = engines[0][1].key
-        about = f"{key.flavor} {key.flavor_version}, {key.attention} attention"
+        linear = ", fused linear layers" if key.options.get("linear") == "plugin" else ""
+        about = f"{key.flavor} {key.flavor_version}, {key.attention} attention{linear}"
         extra = {"engine": engine_facts(engines[0][1])}
     reason = ""
     if not engines:
@@ -181,9 +185,12 @@ def _unbuilt(subject: Subject, flavor: Flavor | None, form: str) -> str:
     """Why there is no engine of this form: it cannot be, or nobody built it."""
     assert flavor is not None
     gpus = find_gpus()
+    attention, _, linear = form.partition("-")
     try:
-        choose_form(form, flavor, subject.precision, gpus[0] if gpus else None)
+        choose_form(attention, flavor, subject.precision, gpus[0] if gpus else None)
+        if linear:
+            choose_linear("plugin", flavor, subject.precision, gpus[0] if gpus else None)
     except InputError as obstacle:
         return str(obstacle)
-    words = f"--model {subject.model} --precision {subject.precision} --attention {form} --flavor {flavor.name}"
-    return f"no engine is filed: cat2dog build {words}"
+    words = f"--model {subject.model} --precision {subject.precision} --attention {attention} --flavor {flavor.name}"
+    return f"no engine is filed: cat2dog build {words}{' --linear plugin' if linear else ''}"

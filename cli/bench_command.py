@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", default="1,4,8", metavar="N,...", help="batch sizes (default: 1,4,8)")
     parser.add_argument("--images", type=int, metavar="N", help="pictures that PSNR is over (default: all five)")
     parser.add_argument("--seconds", type=float, default=280.0, help="what it may all take (default: 280)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns that each peer gets (default: 5)")
+    parser.add_argument("--rounds", type=int, default=6, help="turns that each peer gets for each figure (default: 6)")
     parser.add_argument("--turn-ms", type=float, default=150.0, metavar="MS", help="length of a turn (default: 150)")
     parser.add_argument("--startups", type=int, default=3, metavar="N", help="fresh processes a start-up (default: 3)")
     parser.add_argument(

@@ -72,7 +72,8 @@ def _fastest(content: dict[str, Any]) -> list[dict[str, Any]]:
         for peer in content["peers"]
         if (row := latency(peer, "network", first))
     ]
-    return [peer for _, _, peer in sorted(timed, key=lambda entry: entry[:2])[:_MOST_LINES]]
+    ordered = [peer for _, _, peer in sorted(timed, key=lambda entry: entry[:2])]
+    return [peer for peer in ordered if peer["device"] == ordered[0]["device"]][:_MOST_LINES]
 
 
 def _floor(content: dict[str, Any], sizes: Sequence[float]) -> list[Line]:

@@ -60,7 +60,7 @@ def _flame(name: str, layers: Sequence[dict[str, Any]]) -> list[Block]:
 def _kind(layer: dict[str, Any]) -> tuple[str, str]:
     text = f"{layer['name']} {layer.get('type') or ''}"
     if re.search("Plugin", layer.get("type") or ""):
-        return (_KINDS[1] if re.search("linear", layer["name"], re.IGNORECASE) else _KINDS[0])[:2]
+        return (_KINDS[0] if re.search("/Attention|FusedAttention", layer["name"]) else _KINDS[1])[:2]
     return next(((kind, colour) for kind, colour, pattern in _KINDS if re.search(pattern, text)), _OTHER)
 
 

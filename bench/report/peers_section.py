@@ -53,11 +53,13 @@ def _ceiling(told: dict[str, Any]) -> str:
 
 
 def _latency_bars(content: dict[str, Any], name: str, batch: int) -> Figure:
+    timed = [peer for peer in content["peers"] if latency(peer, "network", batch)]
+    # A CPU beside GPUs takes a thousand times as long: it stands in the table only, or nothing else could be seen.
+    device = "gpu" if any(peer["device"] == "gpu" for peer in timed) else "cpu"
     items, floors = [], {}
-    for peer in content["peers"]:
+    for peer in (peer for peer in timed if peer["device"] == device):
         row = latency(peer, "network", batch)
-        if row is None:
-            continue
+        assert row is not None
         mfu = f", {row['mfu_percent']:.0f} % MFU" if "mfu_percent" in row else ""
         ms = row["ms"]
         items.append(Bar(peer["name"], ms["median"], colour_of(peer["name"]), ms["low"], ms["high"], mfu))
@@ -91,12 +93,14 @@ def _startup(content: dict[str, Any], name: str) -> list[Block]:
         return []
     items.sort(key=lambda item: item.value)
     stages = list(dict.fromkeys(stage for item in items for stage, _ in item.parts))
-    rows = [[item.label, *(number(dict(item.parts).get(stage)) for stage in stages)] for item in items]
+    # Compilers take minutes, and start beside others: drawn together with them, no stage of an engine could be seen.
+    drawn = [item for item in items if not item.note] or items
+    rows = [[item.label + item.note, *(number(dict(item.parts).get(stage)) for stage in stages)] for item in items]
     caption = (
         "Start-up in fresh processes, from process start to the first picture and whatever makes the second one fast."
     )
     return [
-        Figure(f"{name}_startup", bars(items, "s"), caption),
+        Figure(f"{name}_startup", bars(drawn, "s"), caption),
         Table(["start-up, s", *stages], rows),
     ]
 

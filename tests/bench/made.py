@@ -50,7 +50,7 @@ ENGINE = {
 LAYERS = [
     {"name": "embed/MatMul", "us": 5.0, "type": "MatrixMultiply"},
     {"name": "blocks.0/FusedAttention", "us": 30.0, "type": "PluginV2"},
-    {"name": "blocks.0/linear", "us": 45.0, "type": "Myelin"},
+    {"name": "blocks.0.up/MatMul", "us": 45.0, "type": "PluginV2"},
     {"name": "weights", "us": 0.0, "type": "Constant"},
 ]
 

@@ -51,7 +51,9 @@ def by_name(entries):
 def engine(subject, form, **changes):
     folder = subject.engines / form
     folder.mkdir()
-    return file_engine(folder, key=replace(KEY, attention=form, **changes))
+    attention, _, linear = form.partition("-")
+    options = {"linear": "plugin"} if linear else {}
+    return file_engine(folder, key=replace(KEY, attention=attention, options=options, **changes))
 
 
 def test_on_a_gpu(subject, on_gpu):
@@ -66,6 +68,7 @@ def test_on_a_gpu(subject, on_gpu):
         assert peers[name].python == "/python3.10" and peers[name].extra["engine"]["build_seconds"] == 1.0
     assert peers["tensorrt-decomposed"].spec is None
     assert "no engine is filed: cat2dog build --model models/tiny-128" in peers["tensorrt-decomposed"].reason
+    assert peers["tensorrt-plugin-linear"].spec is None, "linear layers of TensorRT's own are another engine"
     assert "has no native attention (10.14 brought it)" in peers["tensorrt-native"].reason
     assert peers["onnxruntime-cpu"].most_batch == 1
     assert not any(name.startswith("tensorrt_rtx") for name in peers)
@@ -94,14 +97,15 @@ def test_only_sound_engines_of_this_checkpoint_and_precision(subject):
 def test_the_rungs_on_a_gpu(subject, on_gpu):
     engine(subject, "decomposed")
     engine(subject, "plugin")
-    fused = file_engine(subject.engines)
-    rungs = ladder(subject, FLAVORS, [("linear layers", fused)])
+    engine(subject, "plugin-linear")
+    mine = file_engine(subject.engines)
+    rungs = ladder(subject, FLAVORS, [("mine", mine)])
     assert [rung.name for rung in rungs] == [
-        "research form", "SDPA", "fp16", "uint8 I/O", "TensorRT", "fused attention", "linear layers", "CUDA graph",
-        "codec", "overlap",
+        "research form", "SDPA", "fp16", "uint8 I/O", "TensorRT", "fused attention", "fused linear layers",
+        "mine", "CUDA graph", "codec", "overlap",
     ]  # fmt: skip
     # Each changes one thing of the one before it.
-    switches = ["attention", "precision", "io", "kind", "engines", "engines", "cuda_graph", "codec", None]
+    switches = ["attention", "precision", "io", "kind", "engines", "engines", "engines", "cuda_graph", "codec", None]
     for below, above, switch in zip(rungs, rungs[1:], switches, strict=False):
         if switch == "kind":
             assert (below.spec["kind"], above.spec["kind"]) == ("torch", "tensorrt")
