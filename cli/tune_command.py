@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import datetime
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     measured: list[tuple[Entry, list[Timing]]] = []
     with console.progress("tune") as update:
         if not images.why_not():
-            compile_all(keys, target, table.multiprocessors, update)
+            compile_all(keys, target, table.multiprocessors, update, os.cpu_count() or 1)
         for number, key in enumerate(keys):
             seeds = _seeds(key, measured)
             entry, timings = tune(key, target, table.multiprocessors, seeds, update)

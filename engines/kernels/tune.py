@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -28,17 +27,26 @@ Progress = Callable[[str, "float | None"], None]
 
 
 def compile_all(
-    keys: Iterable[Key], target: str, multiprocessors: int, progress: Progress = lambda what, fraction: None
+    keys: Iterable[Key],
+    target: str,
+    multiprocessors: int,
+    progress: Progress = lambda what, fraction: None,
+    processes: int = 1,
 ) -> int:
-    """Compile what tuning will measure, with every processor; returns how many plans there are.
+    """Compile what tuning will measure, in so many processes; returns how many plans there are.
 
     The results are kept, so that a machine without compilers can measure them.
     """
     work = [(key, variant, target) for key in keys for variant in _candidates(key.problem(), target, multiprocessors)]
     count = 0
+    if processes == 1:
+        for index, each in enumerate(work):
+            progress(f"compiling {each[1]}", index / len(work))
+            count += _compiles(each)
+        return count
     # Compilers hold locks and leave memory behind: processes of their own, started afresh.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(len(work), os.cpu_count() or 1) or 1, mp_context=context) as pool:
+    with ProcessPoolExecutor(min(len(work), processes) or 1, mp_context=context) as pool:
         for index, (made, (_, variant, _)) in enumerate(zip(pool.map(_compiles, work, chunksize=4), work, strict=True)):
             progress(f"compiling {variant}", index / len(work))
             count += made
