@@ -46,14 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kernels",
         choices=("attention", "linear", "all"),
-        default="all",
-        help="of checkpoints: attention, linear layers, or both (default)",
+        default="attention",
+        help="of checkpoints: attention (default), linear layers, or all that engines of fused layers have",
     )
     parser.add_argument("--batch", default="1,4,8", metavar="N,...", help="batch sizes (default: 1,4,8)")
     parser.add_argument(
         "--plain",
         action="store_true",
-        help="attention only without QK-norm and RoPE inside (default: with what a checkpoint has, and without)",
+        help="without the QK-norm and RoPE that the checkpoints have inside attention",
     )
     parser.add_argument(
         "--compile-only",
@@ -150,7 +150,9 @@ def _keys(args: argparse.Namespace) -> list[Key]:
         for precision in args.precision:
             for batch in batches:
                 if args.kernels != "linear":
-                    keys.update(dict.fromkeys(attention_keys(config, precision, batch, args.plain)))
+                    keys.update(
+                        dict.fromkeys(attention_keys(config, precision, batch, args.plain, args.kernels == "all"))
+                    )
                 if args.kernels != "attention":
                     keys.update(dict.fromkeys(linear_keys(config, precision, batch)))
     return list(keys)
@@ -197,7 +199,7 @@ def _about(args: argparse.Namespace, gpu: str, capability: str, multiprocessors:
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     words = ["cat2dog", "tune", *(["--model", *args.model] if args.model else [])]
     words += ["--onnx", *map(str, args.onnx)] if args.onnx else []
-    words += ["--kernels", args.kernels] if args.kernels != "all" else []
+    words += ["--kernels", args.kernels] if args.kernels != "attention" else []
     words += ["--precision", *args.precision, "--batch", args.batch, *(["--plain"] if args.plain else [])]
     return Table(gpu, capability, multiprocessors, driver, compiler_versions(), date, " ".join(words))
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 _NORMS = {"layernorm": "layer", "rmsnorm": "rms"}
 
 
-def attention_keys(config: Config, precision: str, batch: int, plain: bool) -> list[ProblemKey]:
-    """The attention of a block with QK-norm and RoPE inside, and without, for lowering may move them elsewhere."""
+def attention_keys(config: Config, precision: str, batch: int, plain: bool, both: bool) -> list[ProblemKey]:
+    """A block's attention: with its QK-norm and RoPE inside, `plain` without; `both`, where layers before may turn."""
     from engines.kernels.tables import ProblemKey
 
     turned = ProblemKey(
@@ -22,7 +22,7 @@ def attention_keys(config: Config, precision: str, batch: int, plain: bool) -> l
         config.qk_norm, config.rope,
     )  # fmt: skip
     bare = replace(turned, qk_norm=False, rope=False)
-    return [bare] if plain else list(dict.fromkeys((turned, bare)))
+    return list(dict.fromkeys((turned, bare))) if both else [bare if plain else turned]
 
 
 def linear_keys(config: Config, precision: str, batch: int) -> list[LinearKey]:

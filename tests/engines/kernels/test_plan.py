@@ -219,7 +219,7 @@ class Checked:
         assert self.number(count.value) == tiles
         grid = [self.number(size) for size in main.grid]
         assert main.block == (constants["WGS"] + 1) * 128 and grid[1:] == [1, 1]
-        assert main.programmatic == prepared
+        assert main.programmatic
         assert constants["O_COLUMNS"] == (p.heads if p.output == "tokens" else 1) * p.head_size
         if not constants["PARTS"]:
             assert len(launches) == 1 and partial == peaks == Null()
