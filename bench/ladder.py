@@ -50,7 +50,7 @@ def _in_torch(subject: Subject, peers: dict[str, Entry]) -> list[Entry]:
     for name, about, peer, precision, io in steps:
         if not find_gpus():
             if precision != "fp32" and name == subject.precision:
-                reason = f"{subject.precision} on a CPU is slower than FP32: a rung for GPUs"
+                reason = f"{subject.precision} is a rung for GPUs: on CPUs the rungs are in FP32"
                 rungs.append(Entry(name, about, "cpu", precision, sys.executable, None, reason))
                 continue
             precision = "fp32"

@@ -15,6 +15,8 @@ from runtime.errors import ToolchainError
 if TYPE_CHECKING:
     import torch
 
+    from cat2dog.model import Cat2Dog
+
 MODES = ("eager", "graph", "default", "reduce-overhead", "max-autotune")
 _SETS, _WARM_UP, _WARM_UP_CPU = 3, 20, 2
 _HALF_RANGE = 127.5
@@ -134,13 +136,13 @@ class TorchPeer:
         """The process ends with it."""
         self._graphs, self._inputs = [], []
 
-    def _forward(self, model: torch.nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _forward(self, model: Cat2Dog, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
         import torch
 
         from cat2dog.pixels import denormalise, normalise
 
         attend = _naive if self._spec["attention"] == "naive" else None
-        self._side = model.config.resolution
+        self._side: int = model.config.resolution
 
         def uint8(images: torch.Tensor) -> torch.Tensor:
             return denormalise(model(normalise(images, dtype), attend))

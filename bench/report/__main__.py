@@ -68,10 +68,14 @@ _ABOUT = (
 
 
 def write_report(blocks: Sequence[Block], output: Path) -> None:
-    """Both forms into one folder."""
+    """Both forms into one folder; figures that are shown no more are removed from it."""
     write_text(output / "index.html", html(TITLE, blocks))
-    for name, data in markdown_files(blocks).items():
+    files = markdown_files(blocks)
+    for name, data in files.items():
         write_bytes(output / name, data)
+    for path in (output / "figures").glob("*"):
+        if f"figures/{path.name}" not in files and path.suffix in (".svg", ".jpg", ".png"):
+            path.unlink()
 
 
 if __name__ == "__main__":

@@ -56,7 +56,8 @@ def _latency_bars(content: dict[str, Any], name: str, batch: int) -> Figure:
     timed = [peer for peer in content["peers"] if latency(peer, "network", batch)]
     # A CPU beside GPUs takes a thousand times as long: it stands in the table only, or nothing else could be seen.
     device = "gpu" if any(peer["device"] == "gpu" for peer in timed) else "cpu"
-    items, floors = [], {}
+    items: list[Bar] = []
+    floors: dict[float, None] = {}
     for peer in (peer for peer in timed if peer["device"] == device):
         row = latency(peer, "network", batch)
         assert row is not None

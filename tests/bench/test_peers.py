@@ -13,7 +13,7 @@ from runtime import cuda, gpu, tensorrt_runner
 from runtime.errors import InputError, ToolchainError
 from runtime.gpu import Gpu
 from runtime.metrics import psnr
-from tests.cli.conftest import ROOT
+from tests.export.micro import micro_recipe
 from tests.runtime.fake_cuda import FakeCuda
 from tests.runtime.fake_tensorrt import FakeTensorRT
 from tests.runtime.stand_ins import file_engine, image_network, images
@@ -67,15 +67,13 @@ def test_the_engine_made_for_a_batch_size_runs_it(tmp_path):
 
 
 def torch_peer(**changes):
-    spec = {"kind": "torch", "model": str(ROOT / "models/tiny-128"), "device": "cpu", "precision": "fp32"}
+    spec = {"kind": "torch", "model": str(micro_recipe().folder), "device": "cpu", "precision": "fp32"}
     return make_peer({**spec, "attention": "naive", "mode": "eager", **changes})
 
 
 @pytest.mark.parametrize("changes", [{}, {"attention": "sdpa"}, {"io": "float"}, {"precision": "bf16"}], ids=str)
 def test_torch_answers_as_the_reference_does(changes):
-    from cat2dog.recipe import Cat2DogRecipe
-
-    recipe = Cat2DogRecipe(ROOT / "models/tiny-128", ROOT / "build/reference")
+    recipe = micro_recipe()
     image = recipe.validation(1)["image"]
     peer, clock = torch_peer(**changes), Clock(time.time())
     peer.open(image, clock)
@@ -91,6 +89,6 @@ def test_what_torch_cannot_do_here():
     with pytest.raises(ValueError, match="mode 'fast' is not one of eager, graph"):
         torch_peer(mode="fast")
     with pytest.raises(ToolchainError, match="CUDA graphs need a GPU"):
-        torch_peer(mode="graph").open(np.zeros((1, 128, 128, 3), np.uint8), Clock(time.time()))
+        torch_peer(mode="graph").open(np.zeros((1, 64, 64, 3), np.uint8), Clock(time.time()))
     with pytest.raises(ValueError, match="no peer is of kind 'tvm'"):
         make_peer({"kind": "tvm"})

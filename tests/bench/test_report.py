@@ -127,6 +127,16 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
 
+def test_figures_of_results_that_are_gone_go_too(tmp_path):
+    results = made.write_all(tmp_path / "results")
+    assert main(["--results", str(results), "--output", str(tmp_path / "out")]) == 0
+    (results / "ladder.json").unlink()
+    assert (tmp_path / "out/figures/ladder_rungs.svg").exists()
+    assert main(["--results", str(results), "--output", str(tmp_path / "out")]) == 0
+    assert not (tmp_path / "out/figures/ladder_rungs.svg").exists()
+    assert (tmp_path / "out/figures/a_batch1.svg").exists()
+
+
 def test_the_page_needs_nothing_else(written):
     page = (written[1] / "index.html").read_text()
     reader = Reader()
