@@ -21,9 +21,8 @@
 //   PARTS                 0: a block computes whole tiles. Otherwise the work of all tiles is cut into as many equal runs
 //                         as there are blocks; what a run has of a tile that others share goes to `partial` and `peaks`,
 //                         and the kernel `attention_sm90_join` joins it.
-// wgmma_s and wgmma_o, the products for BN and D, are generated (wgmma.py) and stand before this text, after half.cuh.
-
-struct alignas(64) TensorMap { u64 words[16]; };
+// wgmma_s and wgmma_o, the products for BN and D, are generated (wgmma.py) and stand before this text, after
+// half.cuh and hopper.cuh.
 
 #define INFINITY __int_as_float(0x7f800000)
 #define BM (WGS * 64)
@@ -44,25 +43,6 @@ struct alignas(64) TensorMap { u64 words[16]; };
 #define PRODUCER_REGISTERS "24"
 #endif
 
-__device__ __forceinline__ u32 shared_address(const void* pointer) {
-  return static_cast<u32>(__cvta_generic_to_shared(pointer));
-}
-__device__ __forceinline__ void barrier_init(u32 barrier, u32 count) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count));
-}
-__device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void barrier_arrive(u32 barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-__device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
-  asm volatile(
-      "{\n.reg .pred done;\nagain:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@done bra over;\nbra again;\nover:\n}" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-}
 __device__ __forceinline__ void load_tile(u32 to, const TensorMap* map, int x, int y, int z, u32 barrier) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to),
@@ -73,36 +53,6 @@ __device__ __forceinline__ void store_tile(const TensorMap* map, int x, int y, i
   asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%1, %2, %3}], [%4];" ::"l"(map), "r"(x),
                "r"(y), "r"(z), "r"(from)
                : "memory");
-}
-__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int N>
-__device__ __forceinline__ void wgmma_wait() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
-}
-// Keeps the compiler from moving arithmetic on these registers over this point: the tensor cores write them behind its
-// back until the wait before it.
-template <int N>
-__device__ __forceinline__ void settle(float (&registers)[N]) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) asm volatile("" : "+f"(registers[i])::"memory");
-}
-__device__ __forceinline__ void named_wait(int id, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-__device__ __forceinline__ void named_arrive(int id, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-__device__ __forceinline__ float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-// Shared memory descriptors of wgmma (PTX ISA, "Matrix Descriptor Format"): 128-byte swizzle, 8 rows of 128 bytes a group.
-// For values, whose rows are the product's inner dimension, the leading offset leads to the next 64 columns.
-__device__ __forceinline__ u64 descriptor(u32 address, u32 leading) {
-  return (1ull << 62) | (static_cast<u64>(1024 >> 4) << 32) | (static_cast<u64>(leading >> 4) << 16) |
-         ((address & 0x3FFFF) >> 4);
 }
 
 #if INSIDE

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from pathlib import Path
 
 from engines.kernels.images import cuda_kernel
 from engines.kernels.launch import Argument, Image, Launch, LaunchPlan, Null, Number, Pointer, Tensor, TensorMap
@@ -12,7 +10,7 @@ from engines.kernels.linear_problem import LinearProblem
 from engines.kernels.linear_variants import LinearVariant, check_linear, fits_problem
 from engines.kernels.problem import Unsupported
 from engines.kernels.sizes import Size
-from engines.kernels.wgmma import wgmma_from_shared
+from engines.kernels.wgmma import TYPES, hopper, wgmma_from_shared
 
 _NORMS = {None: 0, "layer": 1, "rms": 2}
 _ACTIVATIONS = {None: 0, "gelu": 1, "gelu_tanh": 2, "swiglu": 3}
@@ -44,9 +42,7 @@ def linear_plan(problem: LinearProblem, variant: LinearVariant, target: str) -> 
         "QK_NORM": turning is not None and turning.qk_norm is not None, "ROPE": turning is not None and turning.rope,
         "RESIDUAL": _RESIDUALS[p.residual], "STATISTICS": p.statistics,
     }  # fmt: skip
-    prelude = hopper() + wgmma_from_shared(
-        "wgmma_s", v.block_n // (v.groups if v.side else 1), "bf16" if p.precision == "bf16" else "f16"
-    )
+    prelude = hopper() + wgmma_from_shared("wgmma_s", v.own * v.parts, TYPES[p.precision])
     compiled = cuda_kernel("linear_sm90.cu", prelude, ["linear_sm90"], constants, target, v.shared, v.threads)[0]
 
     def pointer(name: str) -> Argument:
@@ -77,12 +73,6 @@ def linear_plan(problem: LinearProblem, variant: LinearVariant, target: str) -> 
     if p.statistics:
         outputs.append(Tensor("fp32", (batch, p.rows, p.columns // v.own, 2)))
     return LaunchPlan(target, tuple(inputs), tuple(outputs), (launch,), (Image(compiled.data),), 0, True)
-
-
-@functools.cache
-def hopper() -> str:
-    """The text that kernels for Hopper share."""
-    return (Path(__file__).resolve().parent / "hopper.cuh").read_text("utf-8")
 
 
 def _blocks(p: LinearProblem, v: LinearVariant, total: Size) -> Size:

@@ -125,10 +125,6 @@ __device__ __forceinline__ float quad_sum(float x) {
   return x + __shfl_xor_sync(0xffffffff, x, 2);
 }
 
-__device__ __forceinline__ void named_wait(int id, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
 struct Arguments {
   const float *statistics, *sums, *bias, *gain_q, *gain_k, *cosines, *sines;
   const unsigned short* residual;
@@ -498,7 +494,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
       wgmma_wait<0>();
 #pragma unroll
       for (int m = 0; m < EACH; ++m) settle(sum[m]);
-      if (ALTERNATE && tile + gridDim.x / CLUSTER < tiles) asm volatile("bar.arrive %0, 256;" ::"r"(4 + (group ^ 1)) : "memory");
+      if (ALTERNATE && tile + gridDim.x / CLUSTER < tiles) named_arrive(4 + (group ^ 1), 256);
       const float* const noted = notes + turn % BUFFERS * NOTES;
       const float2* const norms = reinterpret_cast<const float2*>(noted) + mine_m + warp * 16 + lane / 4;
       const float* const vectors = noted + 2 * BM + mine_n + part * OWN;

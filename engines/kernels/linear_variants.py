@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engines.kernels.linear_problem import LinearProblem
+from engines.kernels.plan_builder import SHARED_BYTES
 from engines.kernels.problem import Unsupported
 
 # Shared memory of one multiprocessor that a block may have, alone or beside another (CUDA C++ Programming Guide,
 # "Compute Capabilities": 227 KiB a block, 228 a multiprocessor, 1 of them the system's for each block).
-_SHARED = {1: 227 << 10, 2: 113 << 10}
+_SHARED = {1: SHARED_BYTES["9.0"], 2: 113 << 10}
 # Consumer warp groups, times 64 rows of each, and the columns whose sums still fit into their registers.
 _SHAPES = (
     (1, 1, (64, 96, 128, 160, 192, 256)),

@@ -9,7 +9,7 @@ from engines.kernels.launch import Argument, LaunchPlan, Null, Number, Pointer, 
 from engines.kernels.plan_builder import SHARED_BYTES, Builder, Place, times
 from engines.kernels.problem import AttentionProblem, Unsupported
 from engines.kernels.variants import Sm90Variant
-from engines.kernels.wgmma import wgmma_from_registers, wgmma_from_shared
+from engines.kernels.wgmma import TYPES, hopper, wgmma_from_registers, wgmma_from_shared
 
 
 class Sm90Plan(Builder):
@@ -93,5 +93,5 @@ class Sm90Plan(Builder):
 
 
 def _prelude(precision: str, block_n: int, head_size: int) -> str:
-    dtype = {"fp16": "f16", "bf16": "bf16"}[precision]
-    return wgmma_from_shared("wgmma_s", block_n, dtype) + wgmma_from_registers("wgmma_o", head_size, dtype)
+    products = wgmma_from_shared("wgmma_s", block_n, TYPES[precision])
+    return hopper() + products + wgmma_from_registers("wgmma_o", head_size, TYPES[precision])

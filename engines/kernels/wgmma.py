@@ -5,6 +5,18 @@ The instruction names every register it touches, so its text depends on the shap
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
+
+# What the instruction calls the types of its operands.
+TYPES = {"fp16": "f16", "bf16": "bf16"}
+
+
+@functools.cache
+def hopper() -> str:
+    """The text of hopper.cuh, which stands before kernels for Hopper."""
+    return (Path(__file__).resolve().parent / "hopper.cuh").read_text("utf-8")
+
 
 def wgmma_from_shared(name: str, columns: int, dtype: str) -> str:
     """`name(d, a, b, add)`: d = a b^T (+ d), 64 x `columns`, both operands `dtype` (f16, bf16) in shared memory."""
