@@ -8,15 +8,14 @@ import json
 import os
 import queue
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import IO, Any
 
-_ROOT = Path(__file__).resolve().parent.parent
+from engines.process import start_module
+
 _KEPT_LINES = 100
 
 
@@ -35,21 +34,10 @@ class Worker:
     """
 
     def __init__(self, python: str, verbose: bool = False):
-        paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        # Threads of OpenMP would otherwise spin for a while after their work, taking cores from the peer that is next.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_WAIT_POLICY": "PASSIVE"}
         self.started = time.time()
         try:
-            self._process = subprocess.Popen(
-                [python, "-m", "bench.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                env=environment,
-                start_new_session=True,
-            )
+            # Threads of OpenMP would otherwise spin a while after their work, taking cores from the peer that is next.
+            self._process = start_module(python, "bench.worker", OMP_WAIT_POLICY="PASSIVE")
         except OSError as error:
             raise WorkerFailed(f"{python} cannot be started: {error.strerror or error}") from error
         self._verbose = verbose

@@ -32,20 +32,8 @@ def run_child(
     process alone; on any exception here, KeyboardInterrupt included, the child is ended before the exception goes on.
     Raises the error that the child reports, or ToolchainError where it died without a word.
     """
-    command = [python, "-m", module]
-    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     try:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env=environment,
-            start_new_session=True,
-        )
+        child = start_module(python, module)
     except OSError as error:
         raise ToolchainError(f"cannot start {python}: {error.strerror or error}") from error
     log: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
@@ -67,6 +55,24 @@ def run_child(
     if answer["event"] == "failed":
         raise _BY_CODE.get(answer["exit_code"], ToolchainError)(answer["text"])
     return answer
+
+
+def start_module(python: str, module: str, **environment: str) -> subprocess.Popen[str]:
+    """`python -m module` of this checkout, three text pipes to it, in a session of its own; `environment` is added.
+
+    Raises OSError where it cannot be started.
+    """
+    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return subprocess.Popen(
+        [python, "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
+        start_new_session=True,
+    )
 
 
 def _follow(lines: IO[str], progress: Progress) -> dict[str, Any] | None:

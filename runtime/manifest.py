@@ -310,25 +310,22 @@ def _tensor(value: object, where: str) -> EngineTensor:
 
 
 def _attention(value: object, where: str) -> AttentionChoice:
-    fields = _Fields(value, where)
-    choice = AttentionChoice(
-        node=fields.take("node", _text),
-        form=fields.take("form", _one_of(ATTENTION_FORMS)),
-        why=fields.take("why", _text),
-        milliseconds=fields.take("milliseconds", _mapping(_number)),
-    )
-    fields.done()
-    return choice
+    return AttentionChoice(**_choice(value, where, ATTENTION_FORMS))
 
 
 def _linear(value: object, where: str) -> LinearChoice:
+    return LinearChoice(**_choice(value, where, LINEAR_FORMS))
+
+
+def _choice(value: object, where: str, forms: tuple[str, ...]) -> dict[str, Any]:
+    """The fields that say which of `forms` a node took."""
     fields = _Fields(value, where)
-    choice = LinearChoice(
-        node=fields.take("node", _text),
-        form=fields.take("form", _one_of(LINEAR_FORMS)),
-        why=fields.take("why", _text),
-        milliseconds=fields.take("milliseconds", _mapping(_number)),
-    )
+    choice = {
+        "node": fields.take("node", _text),
+        "form": fields.take("form", _one_of(forms)),
+        "why": fields.take("why", _text),
+        "milliseconds": fields.take("milliseconds", _mapping(_number)),
+    }
     fields.done()
     return choice
 

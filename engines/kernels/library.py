@@ -27,15 +27,12 @@ _PLAIN = TritonVariant(64, 64, 4, 2)
 
 def planner(compute_capability: str, gpu_name: str) -> Planner:
     """Chooses kernels for one GPU out of the tuning tables. Raises Unsupported for a GPU that no kernel runs on."""
-    target = target_of(compute_capability)
-    if target is None:
-        raise Unsupported(available(compute_capability))
-    table, why = choose_table(tables(), gpu_name, compute_capability)
+    target = target_for(compute_capability)
+    table, why, own = table_for(compute_capability, gpu_name)
 
     @functools.cache
     def plan(problem: AttentionProblem) -> FusedKernel:
         check_problem(problem)
-        own = table is not None and table.gpu == gpu_name
         try:
             return _choose(problem, table, why, own, target)
         except InputError as error:  # a compiler is missing
@@ -59,6 +56,20 @@ def _choose(problem: AttentionProblem, table: Table | None, why: str, own: bool,
             return FusedKernel(plan, str(timing.variant), reason, timing.median / 1e3 if own and exact else None)
     reason = f"{why}; no measured kernel fits, a plain one is taken"
     return FusedKernel(make_plan(problem, _PLAIN, target), str(_PLAIN), reason)
+
+
+def target_for(compute_capability: str) -> str:
+    """`target_of`. Raises Unsupported for a GPU that no kernel runs on."""
+    target = target_of(compute_capability)
+    if target is None:
+        raise Unsupported(available(compute_capability))
+    return target
+
+
+def table_for(compute_capability: str, gpu_name: str) -> tuple[Table | None, str, bool]:
+    """The table to choose kernels by, how it was chosen, and whether it is of this very GPU."""
+    table, why = choose_table(tables(), gpu_name, compute_capability)
+    return table, why, table is not None and table.gpu == gpu_name
 
 
 def tables() -> list[Table]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 
-from engines.kernels.library import available, tables, target_of
+from engines.kernels.library import table_for, target_for
 from engines.kernels.linear_key import LinearKey
 from engines.kernels.linear_plan import linear_plan
 from engines.kernels.linear_problem import LinearPlanner, LinearProblem
 from engines.kernels.linear_variants import LinearVariant, check_linear, linear_candidates
 from engines.kernels.problem import FusedKernel, Unsupported
-from engines.kernels.tables import Table, choose_table
+from engines.kernels.tables import Table
 from runtime.errors import InputError
 
 
@@ -19,18 +19,15 @@ def linear_planner(compute_capability: str, gpu_name: str) -> LinearPlanner:
 
     The kernels are written for Hopper; other GPUs keep TensorRT's own layers.
     """
-    target = target_of(compute_capability)
-    if target is None:
-        raise Unsupported(available(compute_capability))
+    target = target_for(compute_capability)
     if target != "9.0":
         raise Unsupported(f"fused linear layers run on compute capability 9.0 alone, not {compute_capability}")
-    table, why = choose_table(tables(), gpu_name, compute_capability)
+    table, why, own = table_for(compute_capability, gpu_name)
     multiprocessors = table.multiprocessors if table else 132
 
     @functools.cache
     def plan(problem: LinearProblem) -> FusedKernel:
         check_linear(problem)
-        own = table is not None and table.gpu == gpu_name
         try:
             return _choose(problem, table, why, own, target, multiprocessors)
         except InputError as error:  # a compiler is missing

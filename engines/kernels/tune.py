@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -39,17 +40,16 @@ def compile_all(
     """
     work = [(key, variant, target) for key in keys for variant in _candidates(key.problem(), target, multiprocessors)]
     count = 0
-    if processes == 1:
-        for index, each in enumerate(work):
-            progress(f"compiling {each[1]}", index / len(work))
-            count += _compiles(each)
-        return count
-    # Compilers hold locks and leave memory behind: processes of their own, started afresh.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(len(work), processes) or 1, mp_context=context) as pool:
-        for index, (made, (_, variant, _)) in enumerate(zip(pool.map(_compiles, work, chunksize=4), work, strict=True)):
+    with contextlib.ExitStack() as stack:
+        results: Iterator[bool] = map(_compiles, work)
+        if processes > 1:
+            # Compilers hold locks and leave memory behind: processes of their own, started afresh.
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(min(len(work), processes) or 1, mp_context=context))
+            results = pool.map(_compiles, work, chunksize=4)
+        for index, (_, variant, _) in enumerate(work):
             progress(f"compiling {variant}", index / len(work))
-            count += made
+            count += next(results)
     return count
 
 

@@ -15,6 +15,7 @@ from cli.main import parse
 from runtime.errors import AccuracyError, ToolchainError
 from runtime.flavors import Flavor
 from runtime.gpu import Gpu
+from tests.cli.overflowing_model import OVERFLOWING
 
 pytestmark = pytest.mark.xdist_group("shop")
 
@@ -42,23 +43,7 @@ def sound():
 
 def strict():
     return recipe(("cosine", 1.0))
-
-
-class Scale(nn.Module):
-    """Divides by the root of the mean square of large numbers, without calling itself a norm."""
-
-    def forward(self, x):
-        x = 3000 * x
-        return x / (x * x).mean((1, 2, 3), keepdim=True).sqrt()
-
-
-def overflowing():
-    def build():
-        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), Scale(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-    return ModuleRecipe("overflowing", build, [TensorSpec("image", "float32", (-1, 3, 16, 16))],
-                        [TensorSpec("means", "float32", (-1, 8))], samples=2)
-'''  # fmt: skip
+''' + OVERFLOWING  # fmt: skip
 
 
 def polygraphy(shop, command: str) -> subprocess.CompletedProcess[str]:

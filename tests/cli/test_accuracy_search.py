@@ -18,31 +18,21 @@ from export.policy_file import load_policy
 from runtime.errors import AccuracyError, InputError, ToolchainError
 from runtime.flavors import Flavor
 from runtime.gpu import Gpu
+from tests.cli.overflowing_model import OVERFLOWING
 
 pytestmark = pytest.mark.xdist_group("shop")
 
 # Eight channels, of which the squares of one do not fit FP16; a norm that does not call itself one.
-MODELS = '''
+MODELS = (
+    """
 import torch
 from torch import nn
 
 from export.recipe import ModuleRecipe
 from runtime.runner import TensorSpec
-
-
-class Scale(nn.Module):
-    def forward(self, x):
-        x = 3000 * x
-        return x / (x * x).mean((1, 2, 3), keepdim=True).sqrt()
-
-
-def overflowing():
-    def build():
-        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), Scale(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-    return ModuleRecipe("overflowing", build, [TensorSpec("image", "float32", (-1, 3, 16, 16))],
-                        [TensorSpec("means", "float32", (-1, 8))], samples=2)
-'''  # fmt: skip
+"""
+    + OVERFLOWING
+)
 RECIPE = ("--recipe", "search_models:overflowing")
 
 
