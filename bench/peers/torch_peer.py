@@ -47,12 +47,12 @@ class TorchPeer:
         from cat2dog.checkpoint import load
 
         clock.lap("import")
-        torch.set_grad_enabled(False)
         if self._on_gpu:
             torch.cuda.init()
             clock.lap("CUDA")
         dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self._spec["precision"]]
-        model = load(self._spec["model"]).to(self._spec["device"], dtype)
+        # No gradients, by the model and not by the process, which other code may share.
+        model = load(self._spec["model"]).to(self._spec["device"], dtype).requires_grad_(False)
         clock.lap("load")
         self._call = self._forward(model, dtype)
         self._prepare(image)

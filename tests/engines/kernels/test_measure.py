@@ -100,12 +100,12 @@ def test_a_right_answer_is_within_tolerance_and_a_wrong_one_is_not(layout, preci
         answer = answer.transpose(0, 2, 1, 3).reshape(BATCH, problem.queries, HEADS * SIZE)
     answer = answer.astype(NUMPY[precision])
     judge = measured(problem, feed)
-    assert judge.error(answer) <= TOLERANCE[precision] / 2
+    assert judge.error([answer]) <= TOLERANCE[precision] / 2
     for wrong in (np.roll(answer, 1, -1), answer * np.asarray(1.05, answer.dtype), np.zeros_like(answer)):
-        assert judge.error(wrong) > TOLERANCE[precision]
+        assert judge.error([wrong]) > TOLERANCE[precision]
     # The last row is always looked at: there a kernel goes wrong first.
     answer[..., -1, :] = np.nan
-    assert not judge.error(answer) <= TOLERANCE[precision]
+    assert not judge.error([answer]) <= TOLERANCE[precision]
 
 
 @pytest.mark.parametrize(
