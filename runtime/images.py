@@ -211,17 +211,22 @@ def write_image(path: PathLike, image: np.ndarray) -> Path:
     return path
 
 
-def encode_image(image: np.ndarray, suffix: str) -> bytes:
+def encode_image(image: np.ndarray, suffix: str, quality: int | None = None) -> bytes:
     """uint8 `[H,W,3]` as the bytes of a PNG, JPEG (quality 95) or lossless WebP file, by the suffix (".png").
 
-    Raises InputError for another suffix, shape or type.
+    `quality`, 1 to 100, is of a JPEG or makes a WebP lossy. Raises InputError for another suffix, shape or type, and
+    for a quality out of range or of a PNG.
     """
     _check_pixels(image)
     if suffix.lower() not in _ENCODERS:
         raise InputError(f"there is no encoder for suffix '{suffix}'; expected one of {', '.join(OUTPUT_SUFFIXES)}")
+    if quality is not None and (suffix.lower() == ".png" or not 1 <= quality <= 100):
+        raise InputError(f"quality {quality} of a {suffix} file was given; expected 1 to 100, of .jpg or .webp")
     if suffix.lower() == ".png" and (png := codecs.encode_png(image)) is not None:
         return png
     file_format, options = _ENCODERS[suffix.lower()]
+    if quality is not None:
+        options = {**options, "quality": quality, "lossless": False}  # JPEG's encoder passes over what it does not know
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, file_format, **options)
     return encoded.getvalue()
