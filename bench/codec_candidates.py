@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from runtime.gpu import find_gpus, no_gpu_reason
+
 # Takes what `measured` gives it (bytes, or an array) and returns an array, or bytes.
 Work = Callable[[Any], Any]
 
@@ -44,6 +46,7 @@ def _decoders() -> Iterator[Candidate]:
     yield Candidate(step, "opencv", "", lambda _: _opencv_decode(), 45.0)
     yield Candidate(step, "pyvips", "", lambda _: _pyvips_decode(), 45.0)
     yield Candidate(step, "torchvision", "nvJPEG", lambda _: _nvjpeg_decode(), 30.0)
+    yield Candidate(step, "nvImageCodec", "nvJPEG", lambda _: _nvimgcodec_decode(), 30.0)
 
 
 def _fitters() -> Iterator[Candidate]:
@@ -73,6 +76,7 @@ def _encoders() -> Iterator[Candidate]:
     yield Candidate(step, "simplejpeg", f"{quality}, fast DCT", lambda _: _simplejpeg_encode(True), 35.0)
     yield Candidate(step, "opencv", quality, lambda _: _opencv_encode(".jpg"), 35.0)
     yield Candidate(step, "torchvision", "nvJPEG, quality 95", lambda _: _nvjpeg_encode(), 30.0)
+    yield Candidate(step, "nvImageCodec", f"nvJPEG, {quality}", lambda _: _nvimgcodec_encode(), 35.0)
     step = "encode png"
     yield Candidate(step, "runtime", ours, _runtime_encode(".png"), _EQUAL)
     for level in (0, 1, 4, 6):
@@ -261,6 +265,49 @@ def _torchvision() -> tuple[Any, Any]:
     import torchvision.io
 
     return torch, torchvision.io
+
+
+def _nvimgcodec_decode() -> Work:
+    nvimgcodec = _nvimgcodec()
+    decoder = nvimgcodec.Decoder(backends=_on_gpu(nvimgcodec))
+
+    def work(data: bytes) -> np.ndarray:
+        return np.asarray(_made(decoder.decode(data)).cpu())
+
+    return work
+
+
+def _nvimgcodec_encode() -> Work:
+    nvimgcodec = _nvimgcodec()
+    encoder = nvimgcodec.Encoder(backends=_on_gpu(nvimgcodec))
+    full = nvimgcodec.ChromaSubsampling.CSS_444
+    options = nvimgcodec.EncodeParams(nvimgcodec.QualityType.QUALITY, 95, chroma_subsampling=full)
+
+    def work(image: np.ndarray) -> bytes:
+        on_gpu = nvimgcodec.as_image(np.ascontiguousarray(image)).cuda()
+        return bytes(_made(encoder.encode(on_gpu, ".jpg", params=options)))
+
+    return work
+
+
+def _nvimgcodec() -> Any:
+    from nvidia import nvimgcodec
+
+    if not find_gpus():
+        raise NotRun(f"nvJPEG needs a GPU: {no_gpu_reason()}")
+    return nvimgcodec
+
+
+def _on_gpu(nvimgcodec: Any) -> list[Any]:
+    """Everything but its codecs for CPUs, which it would else fall back to in silence."""
+    kinds = ("GPU_ONLY", "HYBRID_CPU_GPU", "HW_GPU_ONLY")
+    return [nvimgcodec.Backend(getattr(nvimgcodec.BackendKind, kind)) for kind in kinds]
+
+
+def _made(answer: Any) -> Any:
+    if answer is None:
+        raise NotRun("nvImageCodec has no codec for it on the GPU; libnvjpeg is in the wheel nvidia-nvjpeg")
+    return answer
 
 
 class NotRun(Exception):

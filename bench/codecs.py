@@ -23,7 +23,10 @@ from bench.timing import timing, wall_ms
 from runtime.images import find_images, read_image
 from runtime.metrics import psnr
 
-PACKAGES = ("pillow", "simplejpeg", "opencv-python-headless", "pyvips", "pyvips-binary", "fpng", "torchvision", "numpy")
+PACKAGES = (
+    "pillow", "simplejpeg", "opencv-python-headless", "pyvips", "pyvips-binary", "fpng", "torchvision", "numpy",
+    "nvidia-nvimgcodec-cu13", "nvidia-nvjpeg",
+)  # fmt: skip
 SIZES = (256, 512, 1024)
 METHOD = (
     "one thread, five rounds, one turn a candidate (A B C A B C), over the sample pictures in turn; spread is the "
@@ -85,11 +88,13 @@ def _tried(candidate: Candidate, side: int, given: Sequence[Any], judge: Callabl
     """What one run of each picture says of a candidate: its PSNR and size, with the work itself if it is sound."""
     try:
         work = candidate.make(side)
+        answers = [work(each) for each in given]
     except NotRun as reason:
         return {"status": "not run", "reason": str(reason)}
     except ImportError as error:
         return {"status": "absent", "reason": " ".join(str(error).split())[:200]}
-    answers = [work(each) for each in given]
+    except RuntimeError as error:  # what libraries raise that were built without a codec, or do not get on with a GPU
+        return {"status": "not run", "reason": " ".join(str(error).split())[:200]}
     worst = min(judge(index, answer) for index, answer in enumerate(answers))
     row: dict[str, Any] = {"psnr_db": None if worst == float("inf") else round(worst, 2)}
     if isinstance(answers[0], bytes):
