@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -356,8 +357,6 @@ def _first_gate(
 def _manifest(
     request: BuildRequest, key: EngineKey, path: Path, plan: Path, lowered: Lowered, answer: dict[str, Any], gate: Gate
 ) -> Manifest:
-    from importlib.metadata import version
-
     return Manifest(
         engine=path.name,
         sha256=sha256_file(plan),
@@ -369,13 +368,22 @@ def _manifest(
             peak_memory_bytes=answer["peak_memory_bytes"],
             date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             command=request.command,
-            versions={**answer["versions"], "onnx": version("onnx"), "onnxruntime": version("onnxruntime")},
+            versions={**answer["versions"], **_package_versions()},
             notes=tuple(answer["notes"]),
         ),
         tensors=tuple(EngineTensor(t["name"], t["mode"], t["dtype"], tuple(t["shape"])) for t in answer["tensors"]),
         attention=tuple(AttentionChoice(*_choice(node)) for node in lowered.nodes),
         linear=tuple(LinearChoice(*_choice(node)) for node in lowered.linear),
     )
+
+
+def _package_versions() -> dict[str, str]:
+    """Of what lowers the graph and runs it; the package of ONNX Runtime for GPUs has a name of its own."""
+    found = {}
+    for package in ("onnx", "onnxruntime", "onnxruntime-gpu"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _choice(node: LoweredNode) -> tuple[str, str, str, dict[str, float]]:
