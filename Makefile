@@ -3,6 +3,7 @@
 #   PYTHON       the Python (3.10 or newer) to make the environment with       make run PYTHON=python3.12
 #   TORCH_INDEX  where to take torch from, for another build of it             make run TORCH_INDEX=https://download.pytorch.org/whl/cpu
 #   HEADERS      folders with TensorRT's headers, where they are not installed make plugin HEADERS=TensorRT/include
+#   SERVE        more options of cat2dog serve                                 make serve SERVE="--page-port 80 --host 0.0.0.0"
 #   MODELS, PRECISIONS, BATCH, ATTENTION, FLAVOR                               make engines MODELS="models/500m-256" PRECISIONS="fp16 bf16"
 
 PYTHON ?= python3
@@ -18,14 +19,16 @@ FLAVOR ?= auto
 HEADERS ?=
 JOBS ?= 2
 MINUTES ?= 8
+SERVE ?=
 
 VENV := .venv
 BENCH := build/bench
 BIN := $(VENV)/bin
+SERVING := .venv-serving
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run engines plugin bench report accuracy test test-all test-gpu lint train-demo clean
+.PHONY: help run engines plugin bench report accuracy test test-all test-gpu test-serving serve lint train-demo clean
 
 help: ## what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -51,6 +54,14 @@ $(VENV)/.ready-train: $(VENV)/.ready
 $(VENV)/.ready-test: $(VENV)/.ready
 	@echo "environment: installing what the tests need ..."
 	@$(PIP) --editable '.[torch,rtx,gpu,kernels,codecs,train,test]'
+	@touch $@
+
+# PyTriton wants numpy 1, so that it gets an environment of its own.
+$(SERVING)/.ready: pyproject.toml serving/constraints.txt
+	@echo "environment: installing Triton into $(SERVING) ..."
+	@$(PYTHON) -m venv $(SERVING)
+	@$(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check --constraint serving/constraints.txt \
+		--editable '.[serving,codecs]' pytest pytest-timeout
 	@touch $@
 
 # Engines with fused attention want the plugin library before they are built; TensorRT-RTX has no use for it.
@@ -105,6 +116,12 @@ test-all: $(VENV)/.ready-test ## the long ones too
 
 test-gpu: $(VENV)/.ready-test ## what needs a GPU
 	@$(BIN)/python -m pytest -m gpu
+
+test-serving: $(VENV)/.ready $(SERVING)/.ready ## the server and model repositories, with a real Triton; CI runs it, too
+	@OMP_NUM_THREADS=1 $(SERVING)/bin/python -m pytest -m "not slow and not gpu" tests/serving
+
+serve: $(VENV)/.ready $(SERVING)/.ready ## $(MODEL) on Triton Inference Server, until Ctrl-C
+	@$(BIN)/cat2dog serve --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION) $(SERVE)
 
 lint: $(VENV)/.ready-test ## ruff, mypy and the house's import rules
 	@$(BIN)/ruff check --quiet .

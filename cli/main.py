@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from runtime.errors import InputError, ToolchainError
 
 # Each is a module cli.{name}_command with HELP, EXAMPLE, add_arguments and run; imported only to be described or run.
-SUBCOMMANDS = ("init", "convert", "export", "build", "run", "accuracy", "tune", "bench", "doctor")
+SUBCOMMANDS = ("init", "convert", "export", "build", "run", "accuracy", "tune", "bench", "serve", "doctor")
 INTERRUPTED = 130
 
 

@@ -52,6 +52,7 @@ class Client:
         self._timeout = timeout
         self._triton = triton
         self._client = triton.InferenceServerClient(url, channel_args=_CHANNEL)
+        self._types: dict[str, dict[str, str]] = {}
 
     def is_ready(self, function: str = "cat2dog") -> bool:
         """Whether the server is there, and the function loaded and warm."""
@@ -63,21 +64,24 @@ class Client:
     def ask(self, function: str, values: Mapping[str, Value], id: str = "") -> dict[str, Value]:
         """The function's outputs. Raises ServerRefused."""
         try:
-            result = self._client.infer(
-                function, inputs_of(self._triton, values), client_timeout=self._timeout, parameters=_parameters(id)
-            )
-        except self._triton.InferenceServerException as error:
-            raise refused(error) from error
+            inputs = inputs_of(self._triton, values, self._types_of(function))
+            result = self._client.infer(function, inputs, client_timeout=self._timeout, parameters=_parameters(id))
+        except self._triton.InferenceServerException as fault:
+            raise refused(fault) from fault
         return outputs_of(result)
 
     def stream(self, function: str, values: Mapping[str, Value], id: str = "") -> Iterator[dict[str, Value]]:
         """Each answer of a stream function (`text2image_stream`) as it comes. Raises ServerRefused, also midway."""
+        try:
+            inputs = inputs_of(self._triton, values, self._types_of(function), batched=False)
+        except self._triton.InferenceServerException as fault:
+            raise refused(fault) from fault
         answers: queue.Queue[Any] = queue.Queue()
         self._client.start_stream(lambda result, error: answers.put((result, error)))
         try:
             self._client.async_stream_infer(
                 function,
-                inputs_of(self._triton, values, batched=False),
+                inputs,
                 enable_empty_final_response=True,
                 parameters=_parameters(id),
             )
@@ -94,6 +98,12 @@ class Client:
                     return
         finally:
             self._client.stop_stream(cancel_requests=True)
+
+    def _types_of(self, function: str) -> dict[str, str]:
+        if function not in self._types:
+            metadata = self._client.get_model_metadata(function, client_timeout=self._timeout)
+            self._types[function] = {each.name: each.datatype for each in metadata.inputs}
+        return self._types[function]
 
     def close(self) -> None:
         self._client.close()
@@ -117,6 +127,7 @@ class AsyncClient:
         self._timeout = timeout
         self._triton = triton
         self._client = aio.InferenceServerClient(url, channel_args=_CHANNEL)
+        self._types: dict[str, dict[str, str]] = {}
 
     async def is_ready(self, function: str = "cat2dog") -> bool:
         """As `Client.is_ready`."""
@@ -128,18 +139,23 @@ class AsyncClient:
     async def ask(self, function: str, values: Mapping[str, Value], id: str = "") -> dict[str, Value]:
         """As `Client.ask`."""
         try:
+            inputs = inputs_of(self._triton, values, await self._types_of(function))
             result = await self._client.infer(
-                function, inputs_of(self._triton, values), client_timeout=self._timeout, parameters=_parameters(id)
+                function, inputs, client_timeout=self._timeout, parameters=_parameters(id)
             )
-        except self._triton.InferenceServerException as error:
-            raise refused(error) from error
+        except self._triton.InferenceServerException as fault:
+            raise refused(fault) from fault
         return outputs_of(result)
 
     async def stream(self, function: str, values: Mapping[str, Value], id: str = "") -> AsyncIterator[dict[str, Value]]:
         """As `Client.stream`; several streams may be read at once."""
+        try:
+            inputs = inputs_of(self._triton, values, await self._types_of(function), batched=False)
+        except self._triton.InferenceServerException as fault:
+            raise refused(fault) from fault
         request = {
             "model_name": function,
-            "inputs": inputs_of(self._triton, values, batched=False),
+            "inputs": inputs,
             "enable_empty_final_response": True,
             "parameters": _parameters(id),
         }
@@ -156,10 +172,16 @@ class AsyncClient:
                     yield outputs_of(result)
                 if _is_final(result):
                     return
-        except self._triton.InferenceServerException as error:
-            raise refused(error) from error
+        except self._triton.InferenceServerException as fault:
+            raise refused(fault) from fault
         finally:
             call.cancel()
+
+    async def _types_of(self, function: str) -> dict[str, str]:
+        if function not in self._types:
+            metadata = await self._client.get_model_metadata(function, client_timeout=self._timeout)
+            self._types[function] = {each.name: each.datatype for each in metadata.inputs}
+        return self._types[function]
 
     async def close(self) -> None:
         await self._client.close()
@@ -171,11 +193,11 @@ class AsyncClient:
         await self.close()
 
 
-def inputs_of(triton: Any, values: Mapping[str, Value], batched: bool = True) -> list[Any]:
-    """Triton's inputs, each of one value."""
+def inputs_of(triton: Any, values: Mapping[str, Value], types: Mapping[str, str], batched: bool = True) -> list[Any]:
+    """Triton's inputs, each of one value, of the type that the server names; of the value's own where it has none."""
     inputs = []
     for name, value in values.items():
-        array, datatype = _array(value)
+        array, datatype = _array(float(value) if types.get(name) == "FP32" and type(value) is int else value)
         tensor = triton.InferInput(name, [1, 1] if batched else [1], datatype)
         tensor.set_data_from_numpy(array.reshape(tensor.shape()))
         inputs.append(tensor)

@@ -24,8 +24,11 @@ from serving.log import JsonLog, LineLog, LogHandler
 from serving.settings import Settings, libpython_folder
 from serving.streams import LastOnly, StreamBinding, Turns
 from serving.tally import Tally
+from serving.workspace import workspace
 
 _WATCH_SECONDS = 0.5
+# A Triton whose server was killed ends by itself, and holds its ports until then: some 7 s.
+_AFTER_A_KILL_SECONDS = 30.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -37,7 +40,9 @@ class Host:
     """
 
     def __init__(self, functions: Sequence[Function | StreamFunction], settings: Settings, log: JsonLog):
-        self.settings = settings.chosen()
+        self._resources = contextlib.ExitStack()
+        self._workspace, was_killed = self._resources.enter_context(workspace())
+        self.settings = settings.chosen(_AFTER_A_KILL_SECONDS if was_killed else 0.0)
         self.tally = Tally()
         self._functions = functions
         self._log = log
@@ -92,6 +97,7 @@ class Host:
             binding.close()
         for function in self._functions:
             function.close()
+        self._resources.close()
 
     def _lost(self, error: BaseException) -> None:
         self._failed = True
@@ -100,6 +106,7 @@ class Host:
     def _make_triton(self) -> Triton:
         here = self.settings
         return Triton(
+            workspace=self._workspace,
             config=TritonConfig(
                 http_address=here.host,
                 http_port=here.http,
@@ -110,7 +117,7 @@ class Host:
                 allow_metrics=True,
                 exit_timeout_secs=max(1, int(here.stop)),
                 strict_readiness=True,
-            )
+            ),
         )
 
     def _bind(self, triton: Triton, function: Function | StreamFunction) -> None:

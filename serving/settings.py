@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 import sysconfig
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,15 +46,19 @@ class Settings:
         if self.timeout == 0:
             raise InputError("timeout 0 s was given: every request would be refused; give some seconds")
 
-    def chosen(self) -> Settings:
-        """With free ports in place of 0. Raises InputError where a port is taken, or `host` is not this machine's."""
+    def chosen(self, patience: float = 0.0) -> Settings:
+        """With free ports in place of 0.
+
+        Raises InputError where a port is still taken after `patience` seconds, or `host` is not this machine's.
+        """
+        until = time.monotonic() + patience
         ports: dict[str, int] = {}
         for name in ("http", "grpc", "metrics", "page"):
-            ports[name] = _free_port(self.host, getattr(self, name), name, set(ports.values()))
+            ports[name] = _free_port(self.host, getattr(self, name), name, set(ports.values()), until)
         return replace(self, **ports)  # type: ignore[arg-type]
 
 
-def _free_port(host: str, port: int, name: str, taken: set[int]) -> int:
+def _free_port(host: str, port: int, name: str, taken: set[int], until: float) -> int:
     if port in taken:
         raise InputError(f"port {port} was given twice; every door needs one of its own")
     try:
@@ -62,9 +68,12 @@ def _free_port(host: str, port: int, name: str, taken: set[int]) -> int:
             probe.bind(address)
             found = int(probe.getsockname()[1])
     except (OSError, UnicodeError) as error:
+        if getattr(error, "errno", None) == errno.EADDRINUSE and time.monotonic() < until:
+            time.sleep(0.2)
+            return _free_port(host, port, name, taken, until)
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot listen on {host}:{port} ({reason}); give another --host or --{name}-port") from error
-    return found if found not in taken else _free_port(host, port, name, taken)
+    return found if found not in taken else _free_port(host, port, name, taken, until)
 
 
 def libpython_folder() -> Path:
