@@ -188,9 +188,9 @@ def _engine(
 
 def _house_runner(path: Path, name: str) -> Any:
     from accuracy.polygraphy_runner import HouseRunner
-    from runtime.tensorrt_runner import TensorRTRunner
+    from engines.elsewhere import engine_runner
 
-    return HouseRunner(lambda: TensorRTRunner(path, lanes=1), name)
+    return HouseRunner(lambda: engine_runner(path), name)
 
 
 def _diverge(

@@ -59,15 +59,15 @@ def _measure(args: argparse.Namespace, recipe: Recipe, update: console.Update) -
 def _engines(args: argparse.Namespace, recipe: Recipe, update: console.Update) -> tuple[list[Open], str, str]:
     """The engines given; of a single one, a second load stands for a second build, and is called that."""
     from cli.accuracy_engines import given_engines
+    from engines.elsewhere import engine_runner
     from runtime.engine_file import engine_manifest
-    from runtime.tensorrt_runner import TensorRTRunner
 
     given_engines(args, recipe, update)
     key = engine_manifest(args.engine[0]).key
     single = " (one engine, loaded twice)" if len(args.engine) == 1 else f" ({len(args.engine)} engines)"
 
     def opener(path: Path) -> Open:
-        return lambda: TensorRTRunner(path)
+        return lambda: engine_runner(path)
 
     paths = args.engine * 2 if len(args.engine) == 1 else args.engine
     return [opener(path) for path in paths], f"{key.flavor} {key.flavor_version}{single}", key.precision

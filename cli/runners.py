@@ -60,14 +60,14 @@ def _tensorrt_runs(flavor: str) -> bool:
 
 def _engine(path: Path, recipe: Recipe | None, update: Update, lanes: int) -> tuple[ImageRunner, str]:
     """The engine, once its gate has been run; a gate still pending is settled by this first load."""
+    from engines.elsewhere import engine_runner
     from runtime.engine_file import engine_manifest
-    from runtime.tensorrt_runner import TensorRTRunner
 
     update("loading the engine", None)
     manifest = engine_manifest(path)
     if manifest.gate.state == "pending":
         settle_gate(path, recipe, update)
-    runner = ImageRunner.from_runner(TensorRTRunner(path, lanes=lanes))
+    runner = ImageRunner.from_runner(engine_runner(path, lanes))
     key = manifest.key
     return runner, f"{key.flavor} {key.flavor_version} {key.precision}, {key.attention} attention"
 

@@ -38,7 +38,7 @@ def run_child(
         raise ToolchainError(f"cannot start {python}: {error.strerror or error}") from error
     log: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
     assert child.stdin and child.stdout and child.stderr
-    reader = threading.Thread(target=_drain, args=(child.stderr, log, verbose), daemon=True)
+    reader = threading.Thread(target=drain, args=(child.stderr, log, verbose), daemon=True)
     reader.start()
     try:
         with contextlib.suppress(BrokenPipeError):  # it died at once; its exit code says more
@@ -48,13 +48,18 @@ def run_child(
         code = child.wait()
         reader.join()
     except BaseException:
-        _end(child)
+        end(child)
         raise
     if answer is None:
-        raise ToolchainError(f"{module} {_death(code)}{_last(log)}")
+        raise ToolchainError(f"{module} {how_it_ended(code)}; nothing was filed{last_words(log)}")
+    raise_failed(answer)
+    return answer
+
+
+def raise_failed(answer: Mapping[str, Any]) -> None:
+    """Raise the error that a child reports in its answer, if it does."""
     if answer["event"] == "failed":
         raise _BY_CODE.get(answer["exit_code"], ToolchainError)(answer["text"])
-    return answer
 
 
 def start_module(python: str, module: str, **environment: str) -> subprocess.Popen[str]:
@@ -86,28 +91,30 @@ def _follow(lines: IO[str], progress: Progress) -> dict[str, Any] | None:
     return answer
 
 
-def _drain(lines: IO[str], log: collections.deque[str], verbose: bool) -> None:
+def drain(lines: IO[str], log: collections.deque[str], verbose: bool) -> None:
+    """Follow what a child says on stderr: the last of it is kept, for when it dies."""
     for line in lines:
         log.append(line.rstrip())
         if verbose:
             print(line, end="", file=sys.stderr, flush=True)
 
 
-def _end(child: subprocess.Popen[str]) -> None:
+def end(child: subprocess.Popen[str]) -> None:
     """A builder deep in native code hears no SIGTERM; the plan it was writing is a temporary file."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
 
 
-def _death(code: int) -> str:
+def how_it_ended(code: int) -> str:
+    """What the exit code of a child that gave no answer says."""
     if code < 0:
         name = signal.Signals(-code).name
-        hint = " (out of memory?)" if name == "SIGKILL" else ""
-        return f"was ended by {name}{hint}; nothing was filed"
-    return f"ended with exit code {code} and no answer; nothing was filed"
+        return f"was ended by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
+    return f"ended with exit code {code} and no answer"
 
 
-def _last(log: collections.deque[str]) -> str:
+def last_words(log: collections.deque[str]) -> str:
+    """The last line a child said, to be put behind what is known of its end."""
     said = [line for line in log if line.strip()]
     return f"; last it said: {said[-1][:300]}" if said else ""
