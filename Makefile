@@ -4,7 +4,7 @@
 #   TORCH_INDEX  where to take torch from, for another build of it             make run TORCH_INDEX=https://download.pytorch.org/whl/cpu
 #   HEADERS      folders with TensorRT's headers, where they are not installed make plugin HEADERS=TensorRT/include
 #   SERVE        more options of cat2dog serve                                 make serve SERVE="--page-port 80 --host 0.0.0.0"
-#   MODELS, PRECISIONS, BATCH, ATTENTION, FLAVOR                               make engines MODELS="models/500m-256" PRECISIONS="fp16 bf16"
+#   MODELS, PRECISIONS, BATCH, ATTENTION, LINEAR, FLAVOR                             make engines MODELS="models/500m-256" PRECISIONS="fp16 bf16"
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -15,6 +15,7 @@ MODELS ?= $(patsubst %/config.json,%,$(wildcard models/*/config.json))
 PRECISIONS ?= fp16
 BATCH ?= 1
 ATTENTION ?= auto
+LINEAR ?= auto
 FLAVOR ?= auto
 HEADERS ?=
 JOBS ?= 2
@@ -66,9 +67,9 @@ $(SERVING)/.ready: pyproject.toml serving/constraints.txt
 
 # Engines with fused attention want the plugin library before they are built; TensorRT-RTX has no use for it.
 define plugin_first
-@if $(BIN)/python -m engines.plugin.needed --attention "$(ATTENTION)" --flavor "$(FLAVOR)"; then \
+@if $(BIN)/python -m engines.plugin.needed --attention "$(ATTENTION)" --linear "$(LINEAR)" --flavor "$(FLAVOR)"; then \
 	$(MAKE) --no-print-directory plugin PYTHON=$(BIN)/python || \
-	{ echo "error: no plugin library; without fused attention: make $@ ATTENTION=decomposed" >&2; exit 2; }; fi
+	{ echo "error: no plugin library; without fused kernels: make $@ ATTENTION=decomposed LINEAR=tensorrt" >&2; exit 2; }; fi
 endef
 
 run: $(VENV)/.ready ## a dog out of $(IMAGE), its PSNR, and an engine where a TensorRT is at hand
@@ -76,15 +77,15 @@ run: $(VENV)/.ready ## a dog out of $(IMAGE), its PSNR, and an engine where a Te
 	@$(BIN)/cat2dog export --model $(MODEL) --precision $(firstword $(PRECISIONS))
 	$(plugin_first)
 	@if $(BIN)/python -m runtime.flavors | grep -q builds; then \
-		$(BIN)/cat2dog build --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION); \
+		$(BIN)/cat2dog build --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION) --linear $(LINEAR); \
 	else echo "no TensorRT here can build: no engine (cat2dog doctor says why)"; fi
-	@$(BIN)/cat2dog run --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION) \
+	@$(BIN)/cat2dog run --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION) --linear $(LINEAR) \
 		--input-image $(IMAGE) --output $(OUTPUT)
 	@echo "the dog: $(OUTPUT)"
 
 engines: $(VENV)/.ready ## engines of MODELS in PRECISIONS, built once per GPU
 	$(plugin_first)
-	@BATCH="$(BATCH)" ATTENTION="$(ATTENTION)" FLAVOR="$(FLAVOR)" PRECISIONS="$(PRECISIONS)" \
+	@BATCH="$(BATCH)" ATTENTION="$(ATTENTION)" LINEAR="$(LINEAR)" FLAVOR="$(FLAVOR)" PRECISIONS="$(PRECISIONS)" \
 		CAT2DOG="$(BIN)/cat2dog" scripts/build_engines.sh $(MODELS)
 
 plugin: ## the C++ library that launches fused kernels inside an engine
@@ -93,7 +94,7 @@ plugin: ## the C++ library that launches fused kernels inside an engine
 bench: $(VENV)/.ready ## MODEL in every way it runs here, its ladder, the codecs: build/bench/report/index.html
 	$(plugin_first)
 	@if $(BIN)/python -m runtime.flavors | grep -q builds; then \
-		$(BIN)/cat2dog build --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION) --batch $(BATCH); fi
+		$(BIN)/cat2dog build --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION) --linear $(LINEAR) --batch $(BATCH); fi
 	@$(BIN)/cat2dog bench --model $(MODEL) --precision $(firstword $(PRECISIONS)) --output $(BENCH)/results/$(notdir $(MODEL)).json
 	@$(BIN)/cat2dog bench --model $(MODEL) --precision $(firstword $(PRECISIONS)) --ladder \
 		--output $(BENCH)/results/$(notdir $(MODEL))_ladder.json
@@ -105,7 +106,7 @@ report: $(VENV)/.ready ## bench/report and WRITEUP.md again, of the results in b
 	@$(BIN)/python -m bench.report.writeup
 
 accuracy: $(VENV)/.ready-accuracy ## MODEL against PyTorch, and the first block that diverges
-	@$(BIN)/cat2dog accuracy --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION) --flavor $(FLAVOR)
+	@$(BIN)/cat2dog accuracy --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION) --linear $(LINEAR) --flavor $(FLAVOR)
 
 test: $(VENV)/.ready-test ## what CI runs: no GPU, real TensorRT-RTX builds, ONNX Runtime
 	@$(MAKE) --no-print-directory lint

@@ -34,15 +34,31 @@ def form_for(attention: str, flavor: str, precision: str) -> tuple[str, str]:
 def lowered(neutral: Path, form: str, flavor: str = "auto", linear: str = "tensorrt", precision: str = "fp16") -> Path:
     """The graph that an engine of batch 1 would be built from. Raises InputError for a linear form not to be had."""
     planner, fallback, linear_planner = None, "decomposed", None
+    if form == "plugin" or linear != "tensorrt":
+        linear = linear_for(linear, flavor, precision)
     if "plugin" in (form, linear):
         chosen = choose_flavor(flavor)
         gpu = target_gpu(chosen, ())
-        choose_linear(linear, chosen, precision, gpu)
         assert gpu is not None  # choose_form and choose_linear give `plugin` only where there is one
         fallback = fallback_form(chosen)
         planner = planner_for(gpu.compute_capability, gpu.name) if form == "plugin" else None
         linear_planner = linear_planner_for(gpu.compute_capability, gpu.name) if linear == "plugin" else None
     return lower(neutral, form, _ONE, planner, fallback, linear_planner).path
+
+
+def linear_for(linear: str, flavor: str, precision: str) -> str:
+    """The form of linear layers to judge: for `auto`, kernels of ours wherever an engine might take them.
+
+    Raises InputError for a form that is not to be had.
+    """
+    try:
+        chosen = choose_flavor(flavor)
+    except InputError:
+        if linear == "plugin":
+            raise
+        return "tensorrt"
+    taken = choose_linear(linear, chosen, precision, target_gpu(chosen, ()))
+    return "plugin" if taken == "auto" else taken
 
 
 def lowered_reference(neutral_fp32: Path, form: str) -> Path:

@@ -60,10 +60,10 @@ def add_linear_argument(parser: argparse.ArgumentParser) -> None:
     """Which form linear layers take; `cat2dog accuracy` takes this, too."""
     parser.add_argument(
         "--linear",
-        choices=("plugin", "tensorrt"),
-        default="tensorrt",
+        choices=("auto", "plugin", "tensorrt"),
+        default="auto",
         help="form of linear layers: fused kernels of ours with norm, activation and residual inside, or TensorRT's own"
-        " layers (default: tensorrt)",
+        " layers (default: auto, of each the faster as measured on the GPU; tensorrt where there are no kernels)",
     )
 
 
@@ -74,10 +74,13 @@ def run(args: argparse.Namespace) -> int:
         recipe = compose.recipe_of(args, update)
         built = compose.built(args, recipe, update)
     facts = describe(built, clock.ms / 1000)
+    facts["linear_lines"] = linear_lines(args, built)
     if args.json:
         console.print_json(facts)
     else:
         state = "built" if built.fresh else "up to date"
+        for line in facts["linear_lines"] if built.fresh else ():
+            print(f"linear layers: {line}")
         print(f"{built.path}: {state}, {facts['size'] / 1e6:.1f} MB, {facts['gate_line']}, {facts['seconds']} s")
         for note in built.manifest.build.notes:
             print(f"note: {note}", file=sys.stderr)
@@ -106,6 +109,20 @@ def describe(built: Built, seconds: float) -> dict[str, Any]:
         "notes": manifest.build.notes,
         "seconds": round(seconds, 2),
     }
+
+
+def linear_lines(args: argparse.Namespace, built: Built) -> list[str]:
+    """What became of the linear layers, and why `auto` did not measure where it did not."""
+    from engines.build import choose_flavor, target_gpu
+    from engines.form import linear_obstacle
+    from engines.linear_report import choice_lines
+
+    key = built.manifest.key
+    if args.linear == "auto" and "linear" not in key.options:
+        flavor = choose_flavor(key.flavor)
+        obstacle = linear_obstacle(flavor, key.precision, target_gpu(flavor, key.targets))
+        return [f"TensorRT's own: {obstacle}"]
+    return choice_lines(built.manifest.linear)
 
 
 def gate_line(built: Built) -> str:

@@ -122,7 +122,7 @@ def build_request(args: argparse.Namespace, recipe: Recipe, update: Update) -> B
 
 def _linear(args: argparse.Namespace) -> str:
     """The form of linear layers; commands that do not ask for one build what `cat2dog build` does by itself."""
-    return str(getattr(args, "linear", "tensorrt"))
+    return str(getattr(args, "linear", "auto"))
 
 
 def built(args: argparse.Namespace, recipe: Recipe, update: Update) -> Built:
@@ -162,7 +162,7 @@ def rebuild_command(args: argparse.Namespace) -> str:
         "--batch",
         args.batch,
     ]
-    words += ["--linear", _linear(args)] if _linear(args) != "tensorrt" else []
+    words += ["--linear", _linear(args)] if _linear(args) != "auto" else []
     for name in ("policy", "targets", "workspace", "optimization_level"):
         if getattr(args, name, None) is not None:
             words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]

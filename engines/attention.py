@@ -8,8 +8,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import ml_dtypes
@@ -37,9 +37,10 @@ _NUMPY = {
 
 @dataclass(frozen=True)
 class LoweredNode:
-    """What became of one attention node, and why, for the manifest.
+    """What became of one attention node or linear layer, and why, for the manifest.
 
-    Of a fused one also which kernel it got, and how many milliseconds that took when it was tuned.
+    Of a fused one also which kernel it got, and how many milliseconds that took when it was tuned. `measured` are the
+    milliseconds of each form where the choice was made by them.
     """
 
     node: str
@@ -47,6 +48,7 @@ class LoweredNode:
     why: str
     variant: str = ""
     milliseconds: float | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 def attention_nodes(model: ir.Model) -> list[ir.Node]:

@@ -6,13 +6,14 @@ import contextlib
 import datetime
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from engines import linear_times
 from engines.attention import LoweredNode
 from engines.batch import BatchProfile
 from engines.form import (
@@ -23,9 +24,11 @@ from engines.form import (
     linear_planner_for,
     planner_for,
 )
+from engines.fused_linear import Choice
 from engines.kernels.linear_problem import LinearPlanner
 from engines.kernels.problem import Planner
-from engines.lowering import Lowered, lower
+from engines.linear_choice import COLD_BYTES, LinearChooser
+from engines.lowering import Choose, Lowered, lower
 from engines.overflow import check_range, fixed_batch
 from engines.process import Progress, run_child
 from engines.proxy import proxy_gate
@@ -69,6 +72,7 @@ _DECIDING = (
     *("fold.py", "fold_layout.py", "fold_norm.py", "fold_rope.py", "new_data.py"),
     *("fused_linear.py", "fused_linear_activation.py", "fused_linear_layers.py", "fused_linear_node.py"),
     *("fused_linear_norm.py", "fused_linear_plan.py", "fused_linear_turning.py", "fused_linear_weights.py"),
+    *("linear_choice.py", "linear_units.py", "measure_child.py"),
     *("kernels/launch.py", "kernels/problem.py", "kernels/linear_problem.py", "kernels/sizes.py"),
 )
 
@@ -207,7 +211,7 @@ def engine_key(request: BuildRequest, flavor: Flavor) -> EngineKey:
         gpu=gpu.name if gpu else None,
         compute_capability=gpu.compute_capability if gpu else None,
         targets=targets,
-        kernels=kernels_identity() if "plugin" in (form, linear) else (),
+        kernels=kernels_identity() if form == "plugin" or linear != "tensorrt" else (),
         options={name: value for name, value in options.items() if value is not None},
     )
 
@@ -227,7 +231,8 @@ def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, pr
         raise InputError(f"no validation inputs were given to judge {path.name} by")
     progress("lowering the graph", None)
     planners = _planners(key)
-    lowered = _lower(request, key, request.batch, planners, flavor)
+    choose = _chooser(request, key, flavor, progress).choose if key.options.get("linear") == "auto" else None
+    lowered = _lower(request, key, request.batch, planners, flavor, choose)
     for folder in (path.parent, request.onnx.parent):
         remove_leftovers(folder)
     notes: tuple[str, ...] = ()
@@ -261,12 +266,56 @@ def _planners(key: EngineKey) -> _Planners:
     gpu = (key.compute_capability or "", key.gpu or "")
     return _Planners(
         planner_for(*gpu) if key.attention == "plugin" else None,
-        linear_planner_for(*gpu) if key.options.get("linear") == "plugin" else None,
+        linear_planner_for(*gpu) if "linear" in key.options else None,
     )
 
 
-def _lower(request: BuildRequest, key: EngineKey, batch: BatchProfile, planners: _Planners, flavor: Flavor) -> Lowered:
-    return lower(request.onnx, key.attention, batch, planners.attention, fallback_form(flavor), planners.linear)
+def _chooser(request: BuildRequest, key: EngineKey, flavor: Flavor, progress: Progress) -> LinearChooser:
+    """What measures linear layers as the engine would have them."""
+    data = request.onnx.with_name(f"{request.onnx.name}.data")
+    options = {name: value for name, value in key.options.items() if name not in ("linear", "builder_code")}
+    given = {
+        "flavor": key.flavor,
+        "precision": key.precision,
+        "profile": {"batch": list(key.batch)},
+        "options": options,
+        "cold_bytes": min(COLD_BYTES, data.stat().st_size) if data.exists() else 0,
+    }
+    files = {
+        "targets": [],
+        "timing_cache": str(_timing_cache(request, key)),
+        "plugins": [str(_plugin(key, "--linear tensorrt"))],
+        "verbose": request.verbose,
+    }
+
+    def measure(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            return run_child(flavor.python, "engines.measure_child", asked, progress, request.verbose)
+        except ToolchainError as error:
+            raise type(error)(f"measuring linear layers: {error}; or build with --linear tensorrt or plugin") from error
+
+    times = _timing_cache(request, key).with_name(linear_times.FILE)
+    return LinearChooser(request.onnx, times, {**given, **files}, given, measure, progress)
+
+
+def _settled(lowered: Lowered) -> Choose | None:
+    """The choice that was made for a graph, for lowering it again with another batch; None where there was none."""
+    if not any(node.measured for node in lowered.linear):
+        return None
+    choices = {node.node: Choice(node.form, node.why, node.measured) for node in lowered.linear}
+    return lambda model, lowering: choices
+
+
+def _lower(
+    request: BuildRequest,
+    key: EngineKey,
+    batch: BatchProfile,
+    planners: _Planners,
+    flavor: Flavor,
+    choose: Choose | None = None,
+) -> Lowered:
+    fallback = fallback_form(flavor)
+    return lower(request.onnx, key.attention, batch, planners.attention, fallback, planners.linear, choose)
 
 
 def _of_one_sample(
@@ -275,7 +324,7 @@ def _of_one_sample(
     """The lowered graph that takes a single sample: a fixed batch would be as many times the work on a CPU."""
     if not request.batch.fixed or request.batch.most == 1 or fixed_batch(request.onnx):
         return lowered.path
-    return _lower(request, key, BatchProfile(1, 1, 1), planners, flavor).path
+    return _lower(request, key, BatchProfile(1, 1, 1), planners, flavor, _settled(lowered)).path
 
 
 def _file(plan: Path, path: Path, manifest: Manifest) -> None:
@@ -293,7 +342,7 @@ def _file(plan: Path, path: Path, manifest: Manifest) -> None:
 
 def _child_request(request: BuildRequest, key: EngineKey, lowered: Lowered, plan: Path) -> dict[str, Any]:
     # The timing cache is what TensorRT measured on this GPU; building ahead of time measures nothing.
-    timing_cache = None if key.targets else str(engine_path(request.root, key).with_name("timing.cache").resolve())
+    timing_cache = None if key.targets else str(_timing_cache(request, key))
     return {
         "flavor": key.flavor,
         "onnx": str(lowered.path.resolve()),
@@ -309,18 +358,28 @@ def _child_request(request: BuildRequest, key: EngineKey, lowered: Lowered, plan
     }
 
 
+def _timing_cache(request: BuildRequest, key: EngineKey) -> Path:
+    """What TensorRT measured on this GPU, for all engines of one flavor."""
+    return engine_path(request.root, key).with_name("timing.cache").resolve()
+
+
 def _plugins(key: EngineKey, lowered: Lowered) -> list[str]:
     """The libraries that must be loaded before the lowered graph is read."""
     if not any(node.form == "plugin" for node in (*lowered.nodes, *lowered.linear)):
         return []
+    without = "--attention decomposed" if any(node.form == "plugin" for node in lowered.nodes) else ""
+    without += " --linear tensorrt" if lowered.linear else ""
+    return [str(_plugin(key, without.strip()))]
+
+
+def _plugin(key: EngineKey, without: str) -> Path:
+    """The plugin library. Raises InputError where it is absent, with the options that do `without`."""
     from runtime.plugins import find_plugin
 
     try:
-        return [str(find_plugin(key.flavor_version))]
+        return find_plugin(key.flavor_version)
     except InputError as error:
-        without = "--attention decomposed" if any(node.form == "plugin" for node in lowered.nodes) else ""
-        without += " --linear tensorrt" if lowered.linear else ""
-        raise InputError(f"{error}; or build with {without.strip()}") from error
+        raise InputError(f"{error}; or build with {without}") from error
 
 
 @contextlib.contextmanager
@@ -389,7 +448,8 @@ def _package_versions() -> dict[str, str]:
 def _choice(node: LoweredNode) -> tuple[str, str, str, dict[str, float]]:
     """Node, form, why and milliseconds, as manifests have them."""
     why = f"{node.variant}: {node.why}" if node.variant else node.why
-    return node.node, node.form, why, {node.form: node.milliseconds} if node.milliseconds else {}
+    tuned = {node.form: node.milliseconds} if node.milliseconds else {}
+    return node.node, node.form, why, dict(node.measured) or tuned
 
 
 def run_gate(

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from engines.answer import serve
 from engines.configure import configure, create_network, precision_holds
@@ -30,16 +30,44 @@ _HELD = {
 def build_plan(request: Mapping[str, Any], progress: Any) -> dict[str, Any]:
     """Parse the lowered ONNX, build, and write the plan to `request["plan"]`; returns what the manifest needs."""
     trt = load_flavor(request["flavor"])
-    log = _log(trt, request["verbose"])
+    log = make_build_log(trt, request["verbose"])
     # After TensorRT, in whose registry they enter their plugins; before the parser asks for them.
     for plugin in request.get("plugins", []):
         load_plugin(plugin)
     began = time.perf_counter()
+    made = built(trt, request, log, progress)
+    _write(request["plan"], made.plan)
+    write_timing_cache(request, made.config)
+    return {
+        "seconds": round(time.perf_counter() - began, 3),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "tensors": _tensors(trt, made.network),
+        "versions": {request["flavor"]: str(trt.__version__), "python": sys.version.split()[0]},
+        "warnings": log.warnings[:20],
+        "notes": made.notes,
+    }
+
+
+class Made(NamedTuple):
+    """A plan in memory, what it was made with, and what could not be done as asked."""
+
+    plan: Any
+    builder: Any
+    network: Any
+    parser: Any  # owns weights that the network points to
+    config: Any
+    notes: list[str]
+
+
+def built(trt: Any, request: Mapping[str, Any], log: Any, progress: Any) -> Made:
+    """The plan of `request["onnx"]`, with layers held to precisions as strictly as TensorRT can.
+
+    Raises ToolchainError where TensorRT builds none.
+    """
     notes: list[str] = []
     holds = precision_holds(trt, request)
     for hold in holds:
-        # The parser owns weights that the network points to.
-        builder, network, _parser, config = _prepared(trt, request, log, progress, hold)
+        builder, network, parser, config = _prepared(trt, request, log, progress, hold)
         progress(phase="building" if hold == holds[0] else f"building, layers held to {hold}", step=0, steps=0)
         plan = builder.build_serialized_network(network, config)
         if plan is not None:
@@ -50,17 +78,13 @@ def build_plan(request: Mapping[str, Any], progress: Any) -> dict[str, Any]:
         log.errors.clear()
     if notes:
         notes.append(f"built {_HELD[hold]}")
-    _write(request["plan"], plan)
+    return Made(plan, builder, network, parser, config, notes)
+
+
+def write_timing_cache(request: Mapping[str, Any], config: Any) -> None:
+    """Keep what TensorRT measured, where the request names a file for it."""
     if request["timing_cache"]:
         _write(request["timing_cache"], config.get_timing_cache().serialize())
-    return {
-        "seconds": round(time.perf_counter() - began, 3),
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "tensors": _tensors(trt, network),
-        "versions": {request["flavor"]: str(trt.__version__), "python": sys.version.split()[0]},
-        "warnings": log.warnings[:20],
-        "notes": notes,
-    }
 
 
 def _prepared(trt: Any, request: Mapping[str, Any], log: Any, progress: Any, hold: str) -> tuple[Any, ...]:
@@ -115,7 +139,9 @@ def _parser_errors(parser: Any, log: Any) -> str:
     return "; ".join(lines[:3]) or log.explanation()
 
 
-def _log(trt: Any, verbose: bool) -> Any:
+def make_build_log(trt: Any, verbose: bool) -> Any:
+    """A logger that keeps errors and warnings, and prints errors, or all with `verbose`."""
+
     class Log(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
@@ -130,6 +156,10 @@ def _log(trt: Any, verbose: bool) -> Any:
                 self.warnings.append(text)
             if verbose or severity <= trt.ILogger.Severity.ERROR:
                 print(f"[{str(severity).rsplit('.', 1)[-1].lower()}] {text}", file=sys.stderr, flush=True)
+
+        def last(self) -> str:
+            """ ": the last error", or nothing, as `runtime.loaded_engine` asks for it."""
+            return f": {self.errors[-1][:400]}" if self.errors else ""
 
         def explanation(self) -> str:
             return (self.errors[0] if self.errors else "it gave no reason; --verbose shows its log")[:500]

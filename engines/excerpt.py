@@ -16,12 +16,20 @@ from runtime.onnxruntime_runner import OnnxRuntimeRunner
 _FLOAT = ir.DataType.FLOAT
 
 
+def cut(model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
+    """The nodes between, as a model of its own; constants stay in the file they lie in. Raises ValueError where the
+    outputs need more than the inputs.
+    """
+    graph = ir.convenience.extract(model.graph, list(inputs), list(dict.fromkeys(outputs)))
+    return ir.Model(graph, ir_version=model.ir_version)
+
+
 def excerpt(
     model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value | None], precision: ir.DataType
 ) -> ir.Model:
     """The nodes between, as a graph of its own with FP32 inputs and outputs; in BF16 computed in FP32 between casts."""
     wanted = [value for value in outputs if value is not None]
-    graph = ir.convenience.extract(model.graph, list(inputs), list(dict.fromkeys(wanted)))
+    graph = cut(model, inputs, wanted).graph
     by_name = {value.name: value for value in graph.outputs}
     every = [by_name[value.name] for value in wanted]  # one tensor may be queries and keys at once
     graph.outputs.clear()
@@ -35,10 +43,10 @@ def excerpt(
             use.node.replace_input_with(use.idx, narrow)
         value.name = f"{value.name}.replaced"
         graph.inputs[index] = wide
-    cut = ir.external_data.load_to_model(ir.Model(graph, ir_version=model.ir_version))
+    part = ir.external_data.load_to_model(ir.Model(graph, ir_version=model.ir_version))
     if precision == ir.DataType.BFLOAT16:
-        compute_wide(cut)
-    return cut
+        compute_wide(part)
+    return part
 
 
 def _cast(graph: ir.Graph, value: ir.Value, to: ir.DataType, suffix: str, first: bool = False) -> ir.Value:

@@ -12,8 +12,8 @@ from runtime.errors import InputError
 from runtime.flavors import TENSORRT, TENSORRT_RTX, Flavor
 from runtime.gpu import Gpu
 
-# Fused kernels of ours, or TensorRT's own layers.
-LINEAR_FORMS = ("plugin", "tensorrt")
+# Fused kernels of ours, TensorRT's own layers, or of each the faster by measurement.
+LINEAR_FORMS = ("plugin", "tensorrt", "auto")
 
 
 def choose_form(attention: str, flavor: Flavor, precision: str = "fp16", gpu: Gpu | None = None) -> str:
@@ -41,15 +41,17 @@ def choose_form(attention: str, flavor: Flavor, precision: str = "fp16", gpu: Gp
 
 
 def choose_linear(linear: str, flavor: Flavor, precision: str = "fp16", gpu: Gpu | None = None) -> str:
-    """The form of linear layers that was asked for.
+    """The form of linear layers that was asked for; `auto` is `tensorrt` where there is nothing to choose from.
 
     Raises InputError for one the flavor has not, or not in this precision or on this GPU.
     """
     if linear not in LINEAR_FORMS:
         raise InputError(f"linear form '{linear}' is not one of {', '.join(LINEAR_FORMS)}")
-    if linear == "plugin" and (obstacle := linear_obstacle(flavor, precision, gpu)):
-        raise InputError(f"no plugin for linear layers: {obstacle}; use --linear tensorrt")
-    return linear
+    if linear == "tensorrt" or not (obstacle := linear_obstacle(flavor, precision, gpu)):
+        return linear
+    if linear == "auto":
+        return "tensorrt"
+    raise InputError(f"no plugin for linear layers: {obstacle}; use --linear tensorrt")
 
 
 def linear_obstacle(flavor: Flavor, precision: str, gpu: Gpu | None) -> str:

@@ -35,6 +35,27 @@ _FLOAT = ir.DataType.FLOAT
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The form a layer shall take, `plugin` or `tensorrt`, why, and the milliseconds of each where they were measured.
+
+    A layer that shall be a kernel of ours and has none stays TensorRT's own.
+    """
+
+    form: str
+    why: str
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlannedLayers:
+    """All layers in the order of the graph, those that become fused nodes, and why the others do not."""
+
+    layers: tuple[Layer, ...]
+    planned: tuple[Planned, ...]
+    refused: Mapping[Layer, str]
+
+
+@dataclass(frozen=True)
 class LoweredLayers:
     """What became of each linear layer, in the order of the graph, and which attention nodes got another kernel."""
 
@@ -55,45 +76,68 @@ class LinearLowering:
     """Lowers linear layers to kernels of `planner`, for graphs whose batch is `batch`, called `symbols` in shapes.
 
     `attention` plans attention nodes anew, whose QK-norm and RoPE move into the layer before; None leaves them there.
+    `choices` say by name which layers stay TensorRT's own, and what was measured of each. `checks` None checks nothing.
     """
 
     planner: LinearPlanner
     batch: BatchProfile
     symbols: Collection[str] = ()
     attention: Planner | None = None
-    checks: FoldChecks = field(default_factory=lambda: FoldChecks(_CHECKED, operations_of))
+    checks: FoldChecks | None = field(default_factory=lambda: FoldChecks(_CHECKED, operations_of))
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+
+    def plan(self, model: ir.Model) -> PlannedLayers:
+        """What would become of the layers of `model`, which stays as it is."""
+        layers = find_layers(model)
+        groups = find_norms(layers)
+        problems, refused = {}, {}
+        for layer in layers:
+            choice = self.choices.get(layer.name)
+            try:
+                problem = linear_problem(layer, self.batch, self.symbols)
+            except Unsupported as reason:
+                refused[layer] = str(reason)
+                continue
+            if choice is not None and choice.form == "tensorrt":
+                refused[layer] = choice.why
+            else:
+                problems[layer] = problem
+        turnings = {layer: found for layer in problems if (found := find_turning(layer)) is not None}
+        plans = LayerPlans(problems, groups, turnings, self.planner, self.attention)
+        return PlannedLayers(tuple(layers), tuple(plans.planned()), {**refused, **plans.refused})
 
     def lower(self, model: ir.Model) -> LoweredLayers:
         """Rewrite the linear layers of `model` in place, and the attention nodes that they take work from.
 
         Raises ToolchainError where what was folded does not compute what the graph computed.
         """
-        layers = find_layers(model)
-        groups = find_norms(layers)
-        problems, lowered = {}, {}
-        for layer in layers:
-            try:
-                problems[layer] = linear_problem(layer, self.batch, self.symbols)
-            except Unsupported as reason:
-                lowered[layer] = LoweredNode(layer.name, "tensorrt", str(reason))
-        turnings = {layer: found for layer in problems if (found := find_turning(layer)) is not None}
-        plans = LayerPlans(problems, groups, turnings, self.planner, self.attention)
+        plans, lowered = self.plan(model), {}
         writer = _Writer(model)
-        prepared = [(planned, lay_out(planned.layer, _norm(planned))) for planned in plans.planned()]
+        prepared = [(planned, lay_out(planned.layer, _norm(planned))) for planned in plans.planned]
         for planned, weights in prepared:
-            if self.checks.wanted(planned.problem):
+            if self.checks is not None and self.checks.wanted(planned.problem):
                 check_layer(planned, _runs(planned), _constants(planned, weights, weights.matrix()), model)
         for planned, weights in prepared:
             writer.write(planned, weights)
-            lowered[planned.layer] = _described(planned)
+            lowered[planned.layer] = self._described(planned)
         for layer, why in plans.refused.items():
-            lowered[layer] = LoweredNode(layer.name, "tensorrt", why)
+            choice = self.choices.get(layer.name, Choice("tensorrt", ""))
+            lowered[layer] = LoweredNode(layer.name, "tensorrt", why, measured=choice.measured)
         attention = {
             str(planned.turning.node.name): planned.attention
             for planned, _ in prepared
             if planned.turning is not None and planned.attention is not None
         }
-        return LoweredLayers(tuple(lowered[layer] for layer in layers), attention)
+        return LoweredLayers(tuple(lowered[layer] for layer in plans.layers), attention)
+
+    def _described(self, planned: Planned) -> LoweredNode:
+        name, kernel, inside, missed = planned.layer.name, planned.kernel, folded_words(planned), planned.layer.missed
+        choice = self.choices.get(name, Choice("plugin", ""))
+        parts = [kernel.why]
+        parts += [f"folded: {', '.join(inside)}"] if inside else []
+        parts += [f"not folded: {', '.join(missed)}"] if missed else []
+        why = "; ".join(part for part in (*parts, choice.why) if part)
+        return LoweredNode(name, "plugin", why, kernel.variant, kernel.milliseconds, choice.measured)
 
 
 def _norm(planned: Planned) -> InputNorm | None:
@@ -121,15 +165,6 @@ def _constants(planned: Planned, weights: Weights, matrix: np.ndarray) -> dict[s
         assert array is not None
         found["residual"] = array.reshape(planned.problem.rows, planned.problem.width).copy()
     return found
-
-
-def _described(planned: Planned) -> LoweredNode:
-    kernel, inside, missed = planned.kernel, folded_words(planned), planned.layer.missed
-    parts = [kernel.why]
-    parts += [f"folded: {', '.join(inside)}"] if inside else []
-    parts += [f"not folded: {', '.join(missed)}"] if missed else []
-    why = "; ".join(part for part in parts if part)
-    return LoweredNode(planned.layer.name, "plugin", why, kernel.variant, kernel.milliseconds)
 
 
 class _Writer:

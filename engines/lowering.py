@@ -7,8 +7,8 @@ Polygraphy and ONNX Runtime as it is.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -18,7 +18,7 @@ from engines.batch import BatchProfile
 from engines.bf16 import compute_wide
 from engines.checkable import checkable
 from engines.fused_attention import FusedLowering
-from engines.fused_linear import LinearLowering
+from engines.fused_linear import Choice, LinearLowering
 from engines.fused_node import has_fused, kernels_sha256
 from engines.kernels.linear_problem import LinearPlanner
 from engines.kernels.problem import Planner
@@ -28,6 +28,9 @@ from engines.opset import raise_opset
 from engines.qkv_split import split_packed_qkv
 from runtime.errors import InputError, ToolchainError
 from runtime.files import atomic_path, exclusive
+
+# A graph whose attention is lowered, and how its linear layers would be; to a choice for layers by name.
+Choose = Callable[[ir.Model, LinearLowering], Mapping[str, Choice]]
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,14 @@ def lower(
     planner: Planner | None = None,
     fallback: str = "decomposed",
     linear: LinearPlanner | None = None,
+    choose: Choose | None = None,
 ) -> Lowered:
     """Write the lowered form of a neutral file and return it.
 
     The form `plugin` takes its kernels from `planner`, and `fallback` where that has none; linear layers take theirs
-    from `linear`, and stay what they are without one. Raises InputError for a file that is not ONNX or whose batch
-    cannot be what is asked, ToolchainError where the result cannot be written or, with kernels of ours, does not
-    compute what the neutral file does.
+    from `linear`, and stay what they are without one; `choose` says which of them do all the same. Raises InputError
+    for a file that is not ONNX or whose batch cannot be what is asked, ToolchainError where the result cannot be
+    written or, with kernels of ours, does not compute what the neutral file does.
     """
     neutral = Path(neutral)
     model = load(neutral)
@@ -84,7 +88,10 @@ def lower(
     nodes = lower_attention(model, form, fused, fallback)
     layers: tuple[LoweredNode, ...] = ()
     if linear is not None:
-        done = LinearLowering(linear, batch, symbols, planner).lower(model)
+        lowering = LinearLowering(linear, batch, symbols, planner)
+        if choose is not None:
+            lowering = replace(lowering, choices=choose(model, lowering))
+        done = lowering.lower(model)
         nodes, layers = [done.again(node) for node in nodes], done.nodes
     if any(node.form == "native" for node in nodes):
         raise_opset(model, NATIVE_OPSET)

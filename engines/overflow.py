@@ -19,7 +19,7 @@ from engines.bf16 import compute_wide
 from engines.checkable import checkable
 from engines.graph import new_node
 from engines.lowering import load
-from engines.proxy import beside
+from engines.proxy import saved_beside
 from engines.validation import Validation
 from runtime.errors import AccuracyError
 from runtime.judge import scores
@@ -97,8 +97,7 @@ def run_watched(lowered: Path, feed: Mapping[str, np.ndarray]) -> tuple[dict[str
     model = checkable(load(lowered))
     outputs = [str(value.name) for value in model.graph.outputs]
     watched = _watch(model)
-    with beside(lowered) as copy:
-        ir.save(model, copy)
+    with saved_beside(model, lowered) as copy:
         # In the order of the file: else ONNX Runtime takes the numbers last, and keeps every value until then.
         with OnnxRuntimeRunner(copy, optimize=False) as runner:
             arrays = runner.infer(feed)

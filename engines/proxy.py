@@ -15,6 +15,7 @@ from engines.checkable import checkable
 from engines.fused_node import has_fused
 from engines.lowering import load, widen
 from engines.validation import Validation, answers
+from runtime.errors import ToolchainError
 from runtime.judge import scores
 from runtime.manifest import Gate
 from runtime.onnxruntime_runner import OnnxRuntimeRunner
@@ -42,7 +43,10 @@ def runnable(lowered: Path) -> Iterator[Path]:
         yield lowered
         return
     with beside(lowered) as path:
-        widen(lowered, path)
+        try:
+            widen(lowered, path)
+        except OSError as error:
+            raise _cannot_write(lowered, error) from error
         yield path
 
 
@@ -56,17 +60,40 @@ def rounded(lowered: Path) -> Iterator[Path]:
     model = checkable(load(lowered))
     for dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
         compute_wide(model, dtype)
-    with beside(lowered) as path:
-        ir.save(model, path)
+    with saved_beside(model, lowered) as path:
         yield path
 
 
 @contextmanager
+def saved_beside(model: ir.Model, path: Path) -> Iterator[Path]:
+    """The model as a file in the folder of `path`, whose external data it shares; then removed.
+
+    Raises ToolchainError where it cannot be written, a full disk say: the folder is not the one engines go to.
+    """
+    with beside(path) as copy:
+        try:
+            ir.save(model, copy)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        yield copy
+
+
+@contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """An empty file in the folder of `path`, because a copy shares its external data by relative name; then removed."""
-    descriptor, name = tempfile.mkstemp(prefix=f".tmp-{os.getpid()}-", suffix=".onnx", dir=path.parent)
+    """An empty file in the folder of `path`, because a copy shares its external data by relative name; then removed.
+
+    Raises ToolchainError where none can be made.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".tmp-{os.getpid()}-", suffix=".onnx", dir=path.parent)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
     os.close(descriptor)
     try:
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> ToolchainError:
+    return ToolchainError(f"cannot write into {path.parent}: {error.strerror or error}")

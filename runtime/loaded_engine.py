@@ -33,7 +33,7 @@ class LoadedEngine:
     Raises EngineMismatch for a plan that TensorRT refuses, InputError for tensors that cannot be fed.
     """
 
-    def __init__(self, trt: Any, log: Any, plan: memoryview, path: Path, manifest: Manifest):
+    def __init__(self, trt: Any, log: Any, plan: memoryview, path: Path, manifest: Manifest | None):
         self.log = log
         self._trt = trt
         # TensorRT's objects free themselves with their last reference: contexts, then engine, then runtime.

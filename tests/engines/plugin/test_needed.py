@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from engines import form
 from engines.plugin import needed
 from runtime.errors import InputError
 from runtime.flavors import Flavor
@@ -13,16 +14,18 @@ HOPPER = Gpu(0, "NVIDIA H200", "9.0", 1 << 37, "13.0")
 
 
 @pytest.mark.parametrize(
-    ("version", "attention", "built", "expected"),
+    ("version", "attention", "linear", "built", "expected"),
     [
-        ("8.6.0", "auto", False, True),
-        ("8.6.0", "auto", True, False),
-        ("8.6.0", "decomposed", False, False),
-        ("10.3.0", "plugin", False, True),
-        ("11.1.0", "auto", False, False),  # native attention there
+        ("8.6.0", "auto", "tensorrt", False, True),
+        ("8.6.0", "auto", "auto", True, False),
+        ("8.6.0", "decomposed", "tensorrt", False, False),
+        ("8.6.0", "decomposed", "auto", False, True),
+        ("10.3.0", "plugin", "tensorrt", False, True),
+        ("11.1.0", "auto", "tensorrt", False, False),  # native attention there
+        ("11.1.0", "auto", "auto", False, True),
     ],
 )
-def test_it_is_needed_where_an_engine_would_want_it(monkeypatch, version, attention, built, expected):
+def test_it_is_needed_where_an_engine_would_want_it(monkeypatch, version, attention, linear, built, expected):
     def find(flavor_version):
         assert flavor_version == version
         if not built:
@@ -31,8 +34,9 @@ def test_it_is_needed_where_an_engine_would_want_it(monkeypatch, version, attent
     monkeypatch.setattr(needed, "choose_flavor", lambda name: Flavor("tensorrt", version, "python", True, True))
     monkeypatch.setattr(needed, "find_gpus", lambda: [HOPPER])
     monkeypatch.setattr(needed, "find_plugin", find)
-    assert needed.is_needed(attention, "auto") is expected
-    assert needed.main(["--attention", attention]) == (0 if expected else 1)
+    monkeypatch.setattr(form, "plugin_obstacle", lambda flavor, gpu: "")
+    assert needed.is_needed(attention, "auto", linear) is expected
+    assert needed.main(["--attention", attention, "--linear", linear]) == (0 if expected else 1)
 
 
 def test_nothing_is_needed_where_nothing_can_be_built(monkeypatch):
