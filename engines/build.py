@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -231,15 +232,15 @@ def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, pr
         raise InputError(f"no validation inputs were given to judge {path.name} by")
     progress("lowering the graph", None)
     planners = _planners(key)
-    choose = _chooser(request, key, flavor, progress).choose if key.options.get("linear") == "auto" else None
+    notes: list[str] = []
+    choose = _chooser(request, key, flavor, progress, notes).choose if key.options.get("linear") == "auto" else None
     lowered = _lower(request, key, request.batch, planners, flavor, choose)
     for folder in (path.parent, request.onnx.parent):
         remove_leftovers(folder)
-    notes: tuple[str, ...] = ()
     if request.precision != "fp32":
         progress("looking for overflow", None)
         one = _of_one_sample(request, key, lowered, planners, flavor)
-        notes = check_range(one, request.validation, f"{path.name} was not built")
+        notes += check_range(one, request.validation, f"{path.name} was not built")
     with _temporary_plan(path) as plan:
         answer = run_child(
             flavor.python, "engines.child", _child_request(request, key, lowered, plan), progress, request.verbose
@@ -270,8 +271,10 @@ def _planners(key: EngineKey) -> _Planners:
     )
 
 
-def _chooser(request: BuildRequest, key: EngineKey, flavor: Flavor, progress: Progress) -> LinearChooser:
-    """What measures linear layers as the engine would have them."""
+def _chooser(
+    request: BuildRequest, key: EngineKey, flavor: Flavor, progress: Progress, notes: list[str]
+) -> LinearChooser:
+    """What measures linear layers as the engine would have them, and says in `notes` that it did."""
     data = request.onnx.with_name(f"{request.onnx.name}.data")
     options = {name: value for name, value in key.options.items() if name not in ("linear", "builder_code")}
     given = {
@@ -289,18 +292,23 @@ def _chooser(request: BuildRequest, key: EngineKey, flavor: Flavor, progress: Pr
     }
 
     def measure(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        began = time.perf_counter()
         try:
-            return run_child(flavor.python, "engines.measure_child", asked, progress, request.verbose)
+            answer = run_child(flavor.python, "engines.measure_child", asked, progress, request.verbose)
         except ToolchainError as error:
             raise type(error)(f"measuring linear layers: {error}; or build with --linear tensorrt or plugin") from error
+        count = sum(len(unit["candidates"]) for unit in asked["units"])
+        seconds = time.perf_counter() - began
+        notes.append(f"linear layers: {len(asked['units'])} units in {count} forms, measured in {seconds:.0f} s")
+        return answer
 
     times = _timing_cache(request, key).with_name(linear_times.FILE)
     return LinearChooser(request.onnx, times, {**given, **files}, given, measure, progress)
 
 
 def _settled(lowered: Lowered) -> Choose | None:
-    """The choice that was made for a graph, for lowering it again with another batch; None where there was none."""
-    if not any(node.measured for node in lowered.linear):
+    """What became of the linear layers of a graph, for lowering it again with another batch."""
+    if not lowered.linear:
         return None
     choices = {node.node: Choice(node.form, node.why, node.measured) for node in lowered.linear}
     return lambda model, lowering: choices

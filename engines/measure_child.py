@@ -45,29 +45,33 @@ def measure(request: Mapping[str, Any], progress: Any) -> dict[str, Any]:
         load_plugin(plugin)
     cuda.use_device(0)
     count, done = sum(len(unit["candidates"]) for unit in request["units"]), 0
-    answers = []
+    answers: list[list[dict[str, Any]]] = []
+    held: list[Any] = []
     for unit in request["units"]:
-        plans: list[Any] = []
+        made: list[Any] = []
         results: list[dict[str, Any]] = [{} for _ in unit["candidates"]]
         for candidate, result in zip(unit["candidates"], results, strict=True):
             progress(phase="measuring linear layers", step=done, steps=count)
             done += 1
             try:
-                plans.append(_plan(trt, {**request, **candidate}, log))
+                made.append(_made(trt, {**request, **candidate}, log))
             except GpuLost:
                 raise
             except ToolchainError as error:
-                plans.append(None)
+                made.append(None)
                 result["error"] = str(error)
+        plans = [each.plan if each is not None else None for each in made]
         answers.append(_timed_unit(trt, log, request, plans, results))
+        held = made  # until others are there: with the last builder TensorRT lets go of what takes it seconds to load
+    del held
     return {"units": answers, "version": str(trt.__version__)}
 
 
-def _plan(trt: Any, request: Mapping[str, Any], log: Any) -> Any:
+def _made(trt: Any, request: Mapping[str, Any], log: Any) -> Any:
     log.errors.clear()
     made = built(trt, request, log, lambda **event: None)
     write_timing_cache(request, made.config)
-    return made.plan
+    return made
 
 
 def _timed_unit(

@@ -47,9 +47,14 @@ class LinearKey:
         )  # fmt: skip
 
     @property
-    def sizes(self) -> tuple[int, ...]:
+    def sizes(self) -> tuple[int, int, int, int]:
         """Every number of the key that is at least 1."""
         return (self.rows, self.inner, self.columns, self.batch)
+
+    @property
+    def product(self) -> tuple[str, int, int, int, int]:
+        """The matrix product alone, whatever is folded into it."""
+        return (self.precision, *self.sizes)
 
     @property
     def order(self) -> tuple[int, ...]:

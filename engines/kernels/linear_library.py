@@ -8,7 +8,7 @@ from engines.kernels.library import table_for, target_for
 from engines.kernels.linear_key import LinearKey
 from engines.kernels.linear_plan import linear_plan
 from engines.kernels.linear_problem import LinearPlanner, LinearProblem
-from engines.kernels.linear_variants import LinearVariant, check_linear, linear_candidates
+from engines.kernels.linear_variants import LinearVariant, check_linear, fits_problem, linear_candidates
 from engines.kernels.problem import FusedKernel, Unsupported
 from engines.kernels.tables import Table
 from runtime.errors import InputError
@@ -46,6 +46,13 @@ def _choose(
         if isinstance(timing.variant, LinearVariant):
             plan = linear_plan(problem, timing.variant, target)
             return FusedKernel(plan, str(timing.variant), why, timing.median / 1e3 if own else None)
+    # The same product with something else folded in differs in its ends alone.
+    alike = table.nearest(key) if table and not exact else None
+    if alike is not None and isinstance(alike.key, LinearKey) and alike.key.product == key.product:
+        for timing in alike.timings:
+            if isinstance(timing.variant, LinearVariant) and fits_problem(problem, timing.variant):
+                plan = linear_plan(problem, timing.variant, target)
+                return FusedKernel(plan, str(timing.variant), f"{why}; nearest measured problem: {alike.key}")
     # A neighbour's tiles need not fill this problem's multiprocessors: the estimate knows the sizes.
     variant = next(iter(linear_candidates(problem, target, multiprocessors)), None)
     if variant is None:

@@ -120,3 +120,33 @@ def test_turns_are_taken_and_medians_given(monkeypatch):
     monkeypatch.setattr(measure_child, "_ROUNDS", 3)
     assert in_turns([timer("a", [9, 1, 50, 2]), timer("b", [9, 3, 3, 4])]) == [2, 3]
     assert order == ["a", "b"] * 4
+
+
+@pytest.mark.parametrize("attention", ["native", "decomposed"])
+def test_what_is_cut_out_of_a_graph_is_built_by_a_real_tensorrt(rtx, tmp_path, attention):
+    """Ahead of time, with TensorRT-RTX, in TensorRT's own form: that of ours is read by a TensorRT with plugins."""
+    from engines.batch import BatchProfile
+    from engines.child import built, make_build_log
+    from engines.linear_choice import LinearChooser
+    from engines.lowering import lower
+    from runtime.flavors import load_flavor
+    from tests.engines.linear_stand_ins import LinearStandIn
+    from tests.export.micro import micro_export
+
+    trt = load_flavor(rtx.name)
+    sizes = []
+
+    def build_first(asked):
+        for unit in asked["units"]:
+            asked_of_one = {**asked, **unit["candidates"][0]}
+            made = built(trt, asked_of_one, make_build_log(trt, False), lambda **event: None)
+            assert made.network.num_inputs == (1 if "embed" in unit["name"] else 2)
+            sizes.append(memoryview(made.plan).nbytes)
+        return {"units": [[{"milliseconds": 1.0} for _ in unit["candidates"]] for unit in asked["units"]]}
+
+    common = {"precision": "fp16", "options": {}, "profile": {"batch": [1, 2, 4]}, "targets": ["8.6"]}
+    asked = {**common, "timing_cache": None}
+    chooser = LinearChooser(micro_export("fp16").path, tmp_path / "linear.json", asked, {}, build_first)
+    lower(micro_export("fp16").path, attention, BatchProfile(1, 2, 4), linear=LinearStandIn(), choose=chooser.choose)
+    # The head happens to be as wide as queries, keys and values, so it is measured with them.
+    assert len(sizes) == 3 and min(sizes) > 0
