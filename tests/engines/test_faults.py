@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from engines import build as room
 from engines.build import build
+from engines.lowering import lower
 from engines.process import run_child
 from runtime import files
 from runtime.errors import InputError, ToolchainError
@@ -218,3 +220,14 @@ def test_a_lock_of_a_dead_process_is_free(rtx, validation, tmp_path):
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 9
     assert build(request).fresh
     assert files.sha256_file(path) == room.read_manifest(path).sha256
+
+
+def test_a_disk_too_full_for_a_copy_of_the_graph_names_the_folder_of_the_graph(rtx, validation, tmp_path):
+    request = request_of(tmp_path, validation)
+    lowered = lower(request.onnx, "native", request.batch).path
+    with (
+        disk_of(lowered.stat().st_size + 1000),  # the copy that overflow is looked for in has more nodes
+        pytest.raises(ToolchainError, match=rf"^cannot write into {re.escape(str(lowered.parent))}: File too large$"),
+    ):
+        build(request)
+    assert filed(tmp_path / "engines") == [] and not list(lowered.parent.glob(".tmp-*"))
