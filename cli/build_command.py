@@ -74,7 +74,6 @@ def run(args: argparse.Namespace) -> int:
         recipe = compose.recipe_of(args, update)
         built = compose.built(args, recipe, update)
     facts = describe(built, clock.ms / 1000)
-    facts["linear_lines"] = linear_lines(args, built)
     if args.json:
         console.print_json(facts)
     else:
@@ -89,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(built: Built, seconds: float) -> dict[str, Any]:
     """What `--json` prints of an engine."""
+    from engines.linear_report import linear_lines
+
     manifest = built.manifest
     return {
         "engine": built.path,
@@ -98,6 +99,7 @@ def describe(built: Built, seconds: float) -> dict[str, Any]:
         "precision": manifest.key.precision,
         "attention": manifest.key.attention,
         "linear": manifest.key.options.get("linear", "tensorrt"),
+        "linear_lines": linear_lines(manifest.key, manifest.linear),
         "flavor": manifest.key.flavor,
         "flavor_version": manifest.key.flavor_version,
         "gpu": manifest.key.gpu,
@@ -109,20 +111,6 @@ def describe(built: Built, seconds: float) -> dict[str, Any]:
         "notes": manifest.build.notes,
         "seconds": round(seconds, 2),
     }
-
-
-def linear_lines(args: argparse.Namespace, built: Built) -> list[str]:
-    """What became of the linear layers, and why `auto` did not measure where it did not."""
-    from engines.build import choose_flavor, target_gpu
-    from engines.form import linear_obstacle
-    from engines.linear_report import choice_lines
-
-    key = built.manifest.key
-    if args.linear == "auto" and "linear" not in key.options:
-        flavor = choose_flavor(key.flavor)
-        obstacle = linear_obstacle(flavor, key.precision, target_gpu(flavor, key.targets))
-        return [f"TensorRT's own: {obstacle}"]
-    return choice_lines(built.manifest.linear)
 
 
 def gate_line(built: Built) -> str:

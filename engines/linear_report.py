@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from runtime.manifest import LinearChoice
+from engines.form import linear_obstacle
+from runtime.flavors import Flavor
+from runtime.gpu import Gpu
+from runtime.manifest import EngineKey, LinearChoice
 
 _NAMES = {"plugin": "plugin", "tensorrt": "TensorRT's own"}
+
+
+def linear_lines(key: EngineKey, choices: Iterable[LinearChoice]) -> list[str]:
+    """`choice_lines`; of an engine that has no kernels of ours to choose from, why that is."""
+    if "linear" in key.options:
+        return choice_lines(choices)
+    flavor = Flavor(key.flavor, key.flavor_version, "", can_build=True, can_run=key.gpu is not None)
+    gpu = Gpu(0, key.gpu, key.compute_capability or "", 0, "") if key.gpu is not None else None
+    return [f"TensorRT's own: {linear_obstacle(flavor, key.precision, gpu) or 'as asked'}"]
 
 
 def choice_lines(choices: Iterable[LinearChoice]) -> list[str]:

@@ -33,6 +33,7 @@ def test_built_once_and_gated_by_its_onnx(shop, exported):
     facts = json.loads(first.stdout)
     assert facts["fresh"] is True
     assert facts["gate"]["state"] == "pending" and min(facts["gate"]["proxy_scores"]) >= 45
+    assert facts["linear_lines"] == ["TensorRT's own: tensorrt_rtx has no plugins"]
     assert "aot-sm86-89_tensorrt_rtx1.7.1/tiny-128_fp16_native_b1-1_" in facts["engine"]
 
     began = time.perf_counter()

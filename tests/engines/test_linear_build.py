@@ -86,5 +86,5 @@ def test_where_there_are_none(layers, flavor, precision, gpu, message):
 
 
 def test_a_name_that_is_no_form(layers):
-    with pytest.raises(InputError, match=r"^linear form 'cublas' is not one of plugin, tensorrt$"):
+    with pytest.raises(InputError, match=r"^linear form 'cublas' is not one of plugin, tensorrt, auto$"):
         choose_linear("cublas", TENSORRT)

@@ -13,7 +13,7 @@ from engines import build as room
 from engines.batch import BatchProfile
 from engines.build import build, engine_key, find
 from engines.form import choose_linear
-from engines.linear_report import choice_lines
+from engines.linear_report import linear_lines
 from runtime.errors import InputError, ToolchainError
 from runtime.manifest import read_manifest
 from tests.engines.test_linear_build import layers  # noqa: F401
@@ -100,7 +100,7 @@ def test_the_manifest_and_the_report_say_what_was_measured(timer, validation, tm
         "measured: 64 tokens, 256 to 64, residual, statistics, batch 2, fp16 together with 64 tokens, layer norm, "
         "64 to 192, batch 2, fp16"
     )
-    lines = choice_lines(stored)
+    lines = linear_lines(built.manifest.key, stored)
     assert len(lines) == 8 and sum(int(line.split()[0]) for line in lines) == 10
     assert lines[2].startswith("2 x plugin, 2.0000 ms (TensorRT's own 3.0000): stand-in 64x64: the only one; folded: ")
     assert f"1 x TensorRT's own, 2.0000 ms (plugin 3.0000): {chosen.why}" in lines
@@ -175,6 +175,10 @@ def test_where_nothing_is_to_be_chosen(timer, validation, tmp_path):
     plain = request_of(tmp_path, attention="decomposed", flavor=replace(TENSORRT, name="tensorrt_rtx"))
     keys = {engine_key(replace(plain, linear=form), plain.flavor).key8 for form in ("auto", "tensorrt")}
     assert len(keys) == 1, "where auto has no choice it is the same engine"
+    key = engine_key(replace(plain, linear="auto"), plain.flavor)
+    assert linear_lines(key, ()) == ["TensorRT's own: tensorrt_rtx has no plugins"]
+    asked = engine_key(request_of(tmp_path, linear="tensorrt"), TENSORRT)
+    assert linear_lines(asked, ()) == ["TensorRT's own: as asked"]
 
 
 def test_a_fixed_batch_is_checked_as_one_sample_with_the_same_choice(timer, validation, tmp_path, monkeypatch):
