@@ -69,7 +69,16 @@ class Host:
         except (PyTritonError, OSError) as error:
             self.close()
             raise ToolchainError(f"Triton does not start: {' '.join(str(error).split())}; the log says more") from error
-        self._log("triton", seconds=time.monotonic() - began, text="Triton Inference Server is ready")
+        here = self.settings
+        self._log(
+            "ready",
+            seconds=time.monotonic() - began,
+            host=here.host,
+            http=here.http,
+            grpc=here.grpc,
+            metrics=here.metrics,
+            page=here.page,
+        )
 
     def stop(self, why: str) -> None:
         """Ask `wait` to return. What was accepted is still answered, when `close` is called."""

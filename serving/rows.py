@@ -95,7 +95,7 @@ def _triton(field: Field, value: Value, encode: bool) -> Value:
 def _from_base64(field: Field | None, value: Value) -> Value:
     if field is None or field.kind != "bytes" or not isinstance(value, (bytes, str)):
         return value
-    if field.most is not None and len(value) > 4 * (field.most + 2) // 3:
+    if field.most is not None and len(value) > 4 * ((field.most + 2) // 3):
         raise Refusal(
             TOO_LARGE, f"{field.name} has some {3 * len(value) // 4} bytes; at most {field.most:.0f} are taken"
         )

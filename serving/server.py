@@ -63,8 +63,6 @@ def serve(args: argparse.Namespace, log: JsonLog) -> int:
         stack.callback(host.close)
         stack.enter_context(stopped_by_signals(host))
         host.start()
-        here = host.settings
-        log("ready", host=here.host, http=here.http, grpc=here.grpc, metrics=here.metrics, page=here.page)
         return host.wait()
 
 

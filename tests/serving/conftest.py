@@ -1,10 +1,9 @@
-"""What runs here needs `make test-serving`'s environment, but for the tests that need no Triton."""
+"""Servers that tests start. What needs Triton runs in the environment of `make test-serving`, the rest in both."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
 import io
 import json
 import os
@@ -16,16 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent.parent
-HAS_TRITON = importlib.util.find_spec("pytriton") is not None
-NEEDS_TRITON = ["test_server.py", "test_server_life.py", "test_cat2dog.py", "test_repository_server.py", "test_front.py"]
-
-
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Nothing to import there without PyTriton; `test_environment.py` says so."""
-    return True if not HAS_TRITON and collection_path.name in NEEDS_TRITON else None
 
 
 @dataclasses.dataclass
