@@ -103,8 +103,10 @@ def target_of(compute_capability: str) -> str | None:
 
 def available(compute_capability: str) -> str:
     """Why no kernels can be had here for that GPU, or ""."""
-    if target_of(compute_capability) is None:
+    target = target_of(compute_capability)
+    if target is None:
         return f"there are no kernels for compute capability {compute_capability}; there are for {', '.join(TARGETS)}"
     if any(images.folder().glob("*.cubin")):
         return ""  # compiled before, perhaps on another machine
-    return images.why_not()
+    # Most kernels for Hopper are CUDA C++; where a node's are Triton's, planning it says what is missing.
+    return images.why_not("nvrtc") if target == "9.0" else images.why_not()
