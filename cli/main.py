@@ -15,7 +15,19 @@ from collections.abc import Sequence
 from runtime.errors import InputError, ToolchainError
 
 # Each is a module cli.{name}_command with HELP, EXAMPLE, add_arguments and run; imported only to be described or run.
-SUBCOMMANDS = ("init", "convert", "export", "build", "run", "accuracy", "tune", "bench", "serve", "doctor")
+SUBCOMMANDS = (
+    "init",
+    "convert",
+    "export",
+    "build",
+    "run",
+    "accuracy",
+    "tune",
+    "bench",
+    "serve",
+    "triton-repo",
+    "doctor",
+)
 INTERRUPTED = 130
 
 
@@ -64,7 +76,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"cat2dog {_version()}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
     for name in SUBCOMMANDS:
-        command = importlib.import_module(f"cli.{name}_command")
+        command = importlib.import_module(f"cli.{name.replace('-', '_')}_command")
         sub = subparsers.add_parser(
             name, help=command.HELP, description=command.HELP, epilog=f"example: {command.EXAMPLE}", allow_abbrev=False
         )
