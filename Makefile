@@ -4,6 +4,7 @@
 #   TORCH_INDEX  where to take torch from, for another build of it             make run TORCH_INDEX=https://download.pytorch.org/whl/cpu
 #   HEADERS      folders with TensorRT's headers, where they are not installed make plugin HEADERS=TensorRT/include
 #   SERVE        more options of cat2dog serve                                 make serve SERVE="--page-port 80 --host 0.0.0.0"
+#   CAT2DOG_TEST_ENGINE  an engine of this GPU that `make test-gpu` runs and spoils copies of; without, those tests say so
 #   MODELS, PRECISIONS, BATCH, ATTENTION, LINEAR, FLAVOR                             make engines MODELS="models/500m-256" PRECISIONS="fp16 bf16"
 
 PYTHON ?= python3
@@ -115,7 +116,7 @@ test: $(VENV)/.ready-test ## what CI runs: no GPU, real TensorRT-RTX builds, ONN
 test-all: $(VENV)/.ready-test ## the long ones too
 	@$(BIN)/python -m pytest -m "not gpu"
 
-test-gpu: $(VENV)/.ready-test ## what needs a GPU
+test-gpu: $(VENV)/.ready-test ## what needs a GPU, some of it an engine too: CAT2DOG_TEST_ENGINE=FILE.engine
 	@$(BIN)/python -m pytest -m gpu
 
 test-serving: $(VENV)/.ready $(SERVING)/.ready ## the server and model repositories, with a real Triton; CI runs it, too

@@ -21,7 +21,8 @@ import numpy as np
 from engines.process import drain, end, how_it_ended, last_words, raise_failed, start_module
 from runtime.engine_file import engine_manifest
 from runtime.errors import ToolchainError
-from runtime.flavors import python_variable
+from runtime.flavors import load_flavor, python_variable
+from runtime.manifest import EngineKey
 from runtime.runner import Runner, TensorSpec, check_feed
 
 _KEPT_LINES = 200
@@ -33,13 +34,26 @@ def engine_runner(engine: str | os.PathLike[str], lanes: int = 1) -> Runner:
 
     Raises what `runtime.tensorrt_runner.TensorRTRunner` raises.
     """
-    python = os.environ.get(python_variable(engine_manifest(engine).key.flavor))
-    # Links are not followed: those of two environments may lead to one executable.
-    if python and os.path.abspath(python) != os.path.abspath(sys.executable):
+    key = engine_manifest(engine).key
+    python = os.environ.get(python_variable(key.flavor))
+    if python and not _is_here(python, key):
         return ChildRunner(engine, python)
     from runtime.tensorrt_runner import TensorRTRunner
 
     return TensorRTRunner(engine, lanes=lanes)
+
+
+def _is_here(python: str, key: EngineKey) -> bool:
+    """Whether `python` is this one, or this one has that TensorRT too (started by a script that sets paths, say).
+
+    Links are not followed: those of two environments may lead to one executable.
+    """
+    if os.path.abspath(python) == os.path.abspath(sys.executable):
+        return True
+    try:
+        return str(load_flavor(key.flavor).__version__) == key.flavor_version
+    except ToolchainError:  # it cannot be loaded here
+        return False
 
 
 class ChildRunner:

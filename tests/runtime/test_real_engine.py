@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import statistics
+import subprocess
+import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +19,11 @@ import pytest
 from runtime.engine_file import engine_manifest
 from runtime.errors import Busy, EngineMismatch, ToolchainError
 from runtime.gpu import find_gpus, no_gpu_reason
-from runtime.manifest import manifest_path
+from runtime.manifest import manifest_path, write_manifest
 from runtime.tensorrt_runner import TensorRTRunner
 
 VARIABLE = "CAT2DOG_TEST_ENGINE"
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.gpu
 
 
@@ -146,3 +151,53 @@ def test_an_altered_plan_is_refused(engine, tmp_path):
         target.truncate(1000)
     with pytest.raises(EngineMismatch, match="has 1000 bytes, but"):
         TensorRTRunner(copy)
+
+
+def _altered(engine, copy):
+    with open(copy, "r+b") as target:
+        target.seek(engine_manifest(engine).size // 2)
+        target.write(b"altered!")
+
+
+def _truncated(engine, copy):
+    os.truncate(copy, engine_manifest(engine).size // 3)
+
+
+def _no_plan(engine, copy):
+    """Only TensorRT can tell that this is none: its manifest fits it."""
+    plan = os.urandom(1 << 20)
+    copy.write_bytes(plan)
+    changed = replace(engine_manifest(engine), size=len(plan), sha256=hashlib.sha256(plan).hexdigest())
+    write_manifest(copy, replace(changed, engine=copy.name))
+
+
+def _of_another(**facts):
+    def change(engine, copy):
+        manifest = engine_manifest(engine)
+        write_manifest(copy, replace(manifest, engine=copy.name, key=replace(manifest.key, **facts)))
+
+    return change
+
+
+FAULTS = {
+    "altered": (_altered, "was altered: its sha256 begins with"),
+    "truncated": (_truncated, "were built"),
+    "no plan of TensorRT's": (_no_plan, "TensorRT cannot load"),
+    "of another GPU": (_of_another(gpu="NVIDIA A100", compute_capability="8.0"), "was built for NVIDIA A100"),
+    "of another version": (_of_another(flavor_version="8.4.0"), "was built by tensorrt 8.4.0"),
+    "without its manifest": (lambda engine, copy: manifest_path(copy).unlink(), "manifest"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_the_command_says_of_an_engine_that_does_not_belong_here(engine, tmp_path, fault):
+    spoil, said = FAULTS[fault]
+    copy, dog = tmp_path / engine.name, tmp_path / "dog.png"
+    shutil.copy(engine, copy)
+    shutil.copy(manifest_path(engine), manifest_path(copy))
+    spoil(engine, copy)
+    words = [sys.executable, "-m", "cli", "run", "--engine", str(copy), "--input-image", "images/img1.jpg"]
+    child = subprocess.run([*words, "--output", str(dog)], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert (child.returncode, dog.exists()) == (4, False), child.stderr
+    (line,) = child.stderr.strip().splitlines()
+    assert line.startswith("error: ") and said in line and "cat2dog build" in line
