@@ -19,6 +19,7 @@ from pytriton.triton import Triton, TritonConfig
 from runtime.errors import ToolchainError
 from serving import rows
 from serving.binding import Binding
+from serving.front import Front
 from serving.function import Field, Function, StreamFunction
 from serving.log import JsonLog, LineLog, LogHandler
 from serving.settings import Settings, libpython_folder
@@ -51,6 +52,7 @@ class Host:
         self._failed = False
         self._triton: Triton | None = None
         self._bindings: list[StreamBinding] = []
+        self._front: Front | None = None
 
     def start(self) -> None:
         """Warm up, then let Triton load the functions: it is ready when they are."""
@@ -66,6 +68,8 @@ class Host:
             for function in self._functions:
                 self._bind(self._triton, function)
             self._triton.run()
+            self._front = Front(self._functions, self.settings, self._log, self.tally)
+            self._front.start()
         except (PyTritonError, OSError) as error:
             self.close()
             raise ToolchainError(f"Triton does not start: {' '.join(str(error).split())}; the log says more") from error
@@ -96,7 +100,10 @@ class Host:
         return 1 if self._failed else 0
 
     def close(self) -> None:
-        """Stop Triton: new requests are refused, accepted ones answered; then free the functions."""
+        """Stop the front, then Triton: new requests are refused, accepted ones answered; then free the functions."""
+        if self._front is not None:
+            self._front.close()
+            self._front = None
         if self._triton is not None:
             began = time.monotonic()
             self._triton.stop()
