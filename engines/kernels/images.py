@@ -8,6 +8,7 @@ that writes it into `compiler` of the recipe.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -81,7 +82,7 @@ def cuda_kernel(
 
     From 9.0 on with the instructions of that architecture alone (sm_90a).
     """
-    architecture = f"sm_{target.replace('.', '')}{'a' if is_exact(target) else ''}"
+    architecture = _architecture(target)
     recipe = {
         "source": _source(source),
         "common": _source(_COMMON),
@@ -95,6 +96,26 @@ def cuda_kernel(
         recipe, lambda: Compiled(_compile_cuda(source, text, constants, architecture), names[0], shared, threads)
     )
     return [Compiled(one.data, name, shared, threads) for name in names]
+
+
+def has_kept(target: str) -> bool:
+    """Whether an image is kept that the sources and compilers of today would make for this compute capability.
+
+    What older ones made is never asked for again.
+    """
+    compilers = {f"{name} {version}" for name, version in compiler_versions().items()}
+    sources = {_source(path.name) for path in (*_HERE.glob("*.cu"), _HERE / "attention_triton.py")}
+    for path in folder().glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # damaged: not kept
+            recipe = json.loads(path.read_text("utf-8"))["recipe"]
+            today = recipe["compiler"] in compilers and recipe["source"] in sources
+            if today and recipe["target"] in (target, _architecture(target)) and path.with_suffix(".cubin").is_file():
+                return True
+    return False
+
+
+def _architecture(target: str) -> str:
+    return f"sm_{target.replace('.', '')}{'a' if is_exact(target) else ''}"
 
 
 def is_exact(target: str) -> bool:

@@ -106,7 +106,8 @@ def available(compute_capability: str) -> str:
     target = target_of(compute_capability)
     if target is None:
         return f"there are no kernels for compute capability {compute_capability}; there are for {', '.join(TARGETS)}"
-    if any(images.folder().glob("*.cubin")):
-        return ""  # compiled before, perhaps on another machine
     # Most kernels for Hopper are CUDA C++; where a node's are Triton's, planning it says what is missing.
-    return images.why_not("nvrtc") if target == "9.0" else images.why_not()
+    obstacle = images.why_not("nvrtc") if target == "9.0" else images.why_not()
+    if obstacle and images.has_kept(target):
+        return ""  # compiled before, perhaps on another machine
+    return obstacle

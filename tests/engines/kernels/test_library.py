@@ -169,13 +169,23 @@ def test_the_target_of_a_gpu(shipped, capability, target):
 
 
 def test_available_where_there_is_a_compiler_or_a_kept_kernel(shipped, kept, monkeypatch):
-    monkeypatch.setattr(images, "why_not", lambda: "triton is not installed")
+    monkeypatch.setattr(images, "why_not", lambda *compilers: "triton is not installed")
     assert library.available("9.0") == "triton is not installed"
     kept.mkdir()
-    (kept / "0123.cubin").write_bytes(b"kept")
+    monkeypatch.setattr(images, "_compile_cuda", lambda *given: b"cubin")
+    images.cuda_kernel("prepare.cu", "", ["prepare"], {}, "9.0", 0, 256)
     assert library.available("9.0") == ""
-    (kept / "0123.cubin").unlink()
-    monkeypatch.setattr(images, "why_not", lambda: "")
+    assert library.available("8.6") == "triton is not installed"  # what is kept is for Hopper alone
+    (facts,) = kept.glob("*.json")
+    good = facts.read_text()
+    for stale in (good.replace("nvrtc", "nvrtc 12"), good.replace(images._source("prepare.cu"), "0" * 64), "{", "[]"):
+        facts.write_text(stale)
+        assert library.available("9.0") == "triton is not installed"
+    facts.write_text(good)
+    assert library.available("9.0") == ""
+    facts.with_suffix(".cubin").unlink()
+    assert library.available("9.0") == "triton is not installed"
+    monkeypatch.setattr(images, "why_not", lambda *compilers: "")
     assert library.available("9.0") == ""
 
 
@@ -211,6 +221,7 @@ def test_identity_reads_every_file_that_decides():
         "__init__.py",
         "driver.py",
         "measure.py",
+        "read_plan.py",
         "linear_measure.py",
         "timing.py",
         "tune.py",
