@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -71,7 +71,10 @@ def save(
     pairs = tensors.named_parameters() if isinstance(tensors, nn.Module) else tensors
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{os.getpid()}-", dir=folder.parent))
+        # Not mkdtemp, which makes 0700: a checkpoint is shared like any other. The kernel applies the umask here;
+        # reading it means changing it for a moment, in which other threads may write files.
+        temporary = folder.parent / f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
+        temporary.mkdir()
     except OSError as error:
         raise InputError(
             f"cannot make {folder}: {error.strerror or error}; choose a place that can be written"
@@ -79,7 +82,6 @@ def save(
     try:
         write_fp32(temporary / WEIGHTS, parameter_shapes(config), pairs)
         (temporary / CONFIG).write_text(config.to_json())
-        temporary.chmod(0o777 & ~_umask())
         refuse_existing(folder, overwrite)
         _put(temporary, folder)
     except OSError as error:
@@ -100,9 +102,3 @@ def _put(temporary: Path, folder: Path) -> None:
             os.rename(aside, folder)
         raise
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

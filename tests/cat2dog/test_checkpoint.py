@@ -200,6 +200,19 @@ def test_an_existing_folder_is_replaced_only_when_allowed(folder):
     assert os.listdir(folder.parent) == ["small"]
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_the_umask_decides_who_may_read_it(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        save(tmp_path / "small", SMALL, Cat2Dog(SMALL))
+    finally:
+        os.umask(before)
+    paths = [tmp_path / "small", *(tmp_path / "small").iterdir()]
+    assert len(paths) == 3
+    for path in paths:
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask
+
+
 def test_what_fails_halfway_leaves_nothing(folder):
     def interrupted():
         yield "embed.weight", torch.zeros(48, 192)
