@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,8 @@ class Dogs:
         if not 1 <= batch <= _MOST_BATCH:
             raise InputError(f"batches of {batch} were asked for; expected 1 to {_MOST_BATCH}")
         self._runners = {runner.resolution: runner for runner in runners}
+        # More at once than there are lanes would only take the cores from one another.
+        self._lanes = {runner.resolution: threading.Semaphore(runner.lanes) for runner in runners}
         if len(self._runners) < len(runners):
             raise InputError("two models of one resolution were given; a request could not say which it wants")
         self._limits = limits
@@ -69,7 +72,9 @@ class Dogs:
         for resolution, runner in self._runners.items():
             together = [each for each in journeys if each.image is not None and each.resolution == resolution]
             if together:
-                _run(runner, together)
+                queued = time.monotonic()
+                with self._lanes[resolution]:
+                    _run(runner, together, queued)
         list(self._codec.map(_encode, journeys))
         return [each.result() for each in journeys]
 
@@ -105,7 +110,7 @@ class _Journey:
         self.dog: np.ndarray | None = None
         self.file = b""
         self.refusal: Refusal | None = None
-        self.began = self.decoded = self.started = self.computed = self.encoded = 0.0
+        self.began = self.decoded = self.queued = self.started = self.computed = self.encoded = 0.0
 
     def result(self) -> Answer | Refusal:
         if self.refusal is not None:
@@ -116,13 +121,14 @@ class _Journey:
                 "resolution": self.resolution,
                 "batch": self.batch,
                 "decode_ms": (self.decoded - self.began) * 1000,
+                "lane_ms": (self.started - self.queued) * 1000,
                 "compute_ms": (self.computed - self.started) * 1000,
                 "encode_ms": (self.encoded - self.computed) * 1000,
             },
         )
 
 
-def _run(runner: ImageRunner, together: list[_Journey]) -> None:
+def _run(runner: ImageRunner, together: list[_Journey], queued: float) -> None:
     started = time.monotonic()
     try:
         dogs = runner.run(np.stack([each.image for each in together if each.image is not None]))
@@ -134,7 +140,8 @@ def _run(runner: ImageRunner, together: list[_Journey]) -> None:
         return
     computed = time.monotonic()
     for each, dog in zip(together, dogs, strict=True):
-        each.dog, each.batch, each.started, each.computed = dog, len(together), started, computed
+        each.dog, each.batch = dog, len(together)
+        each.queued, each.started, each.computed = queued, started, computed
 
 
 def _encode(journey: _Journey) -> None:
