@@ -63,7 +63,7 @@ $(SERVING)/.ready: pyproject.toml serving/constraints.txt
 	@echo "environment: installing Triton into $(SERVING) ..."
 	@$(PYTHON) -m venv $(SERVING)
 	@$(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check --constraint serving/constraints.txt \
-		--editable '.[serving,codecs]' pytest pytest-timeout
+		--editable '.[serving,codecs]' pytest pytest-timeout pytest-xdist
 	@touch $@
 
 # Engines with fused attention want the plugin library before they are built; TensorRT-RTX has no use for it.
@@ -120,7 +120,7 @@ test-gpu: $(VENV)/.ready-test ## what needs a GPU, some of it an engine too: CAT
 	@$(BIN)/python -m pytest -m gpu
 
 test-serving: $(VENV)/.ready $(SERVING)/.ready ## the server and model repositories, with a real Triton; CI runs it, too
-	@OMP_NUM_THREADS=1 $(SERVING)/bin/python -m pytest -m "not slow and not gpu" tests/serving
+	@OMP_NUM_THREADS=1 $(SERVING)/bin/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadfile tests/serving
 
 serve: $(VENV)/.ready $(SERVING)/.ready ## $(MODEL) on Triton Inference Server, until Ctrl-C
 	@$(BIN)/cat2dog serve --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION) $(SERVE)

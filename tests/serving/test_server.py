@@ -148,7 +148,7 @@ def test_overload_is_told_at_once_and_the_accepted_are_answered(server):
     refused = [number for number, each in enumerate(answers) if isinstance(each, ServerRefused)]
     assert 4 <= len(refused) <= 12
     assert all(answers[number].is_busy and "queue" in answers[number].reason for number in refused)
-    assert max(times[number] for number in refused) < 0.4
+    assert max(times[number] for number in refused) < min(times[n] for n in range(16) if n not in refused)
     assert all(each["loud"] == f"T{number}".encode() for number, each in enumerate(answers) if isinstance(each, dict))
 
 
