@@ -15,6 +15,9 @@ import numpy as np
 import onnx_ir as ir
 
 from engines.bf16 import compute_wide, rounded_name
+from engines.fused_linear_body import statistics_of
+from engines.fused_linear_node import STATISTICS
+from engines.graph import sizes_of
 from engines.lowering import load
 from engines.proxy import beside
 from runtime.onnxruntime_runner import OnnxRuntimeRunner
@@ -31,7 +34,7 @@ def run_marked(
     With `given`, everything that reads one of these values reads the given array instead, in the value's own type: then
     each mark shows only the error that arose since the last given values. `path` is a graph that ONNX Runtime runs.
     """
-    given = given or {}
+    given = {**(given or {}), **_statistics(path, given or {})}
     with _copy(path, marks, given) as (copy, shown), OnnxRuntimeRunner(copy) as runner:
         outside = {f"{name}{_GIVEN}": array.astype(np.float32) for name, array in given.items()}
         arrays = runner.infer({**feed, **outside})
@@ -53,6 +56,23 @@ def _copy(path: Path, marks: Collection[str], given: Mapping[str, np.ndarray]) -
     with beside(path) as copy:
         ir.save(model, copy)
         yield copy, {mark: str(values[mark].name) for mark in marks}
+
+
+def _statistics(path: Path, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What fused linear layers leave beside the given values, for the norms of the next ones: of those very values."""
+    found = {}
+    if given:
+        values = {str(value.name): value for node in load(path).graph for value in node.outputs}
+        for name, array in given.items():
+            node = values[name].producer()
+            while node is not None and node.op_type in ("Reshape", "Cast") and node.inputs[0] is not None:
+                node = node.inputs[0].producer()
+            beside = node.outputs[1] if node is not None and len(node.outputs) == 2 else None
+            if beside is not None and str(beside.name).endswith(STATISTICS) and (sizes := sizes_of(beside)):
+                _, rows, runs, _ = sizes
+                assert rows and runs  # only the batch is ever unknown
+                found[str(beside.name)] = statistics_of(array.reshape(len(array), rows, -1), runs)
+    return found
 
 
 def _give(model: ir.Model, name: str, value: ir.Value, shape: tuple[int, ...]) -> None:

@@ -19,7 +19,7 @@ from engines.fold_check import FoldChecks
 from engines.fused_linear_body import linear_inputs
 from engines.fused_linear_check import check_layer, operations_of
 from engines.fused_linear_layers import Layer, find_layers
-from engines.fused_linear_node import linear_attributes, statistics_runs
+from engines.fused_linear_node import STATISTICS, linear_attributes, statistics_runs
 from engines.fused_linear_norm import InputNorm, find_norms
 from engines.fused_linear_plan import LayerPlans, Planned, folded_words, linear_problem, source_of
 from engines.fused_linear_turning import find_turning
@@ -202,7 +202,7 @@ class _Writer:
                 given["residual"] = self._as_rows(value, last, p.rows, p.width, f"{name}.residual")
         outputs = [ir.Value(name=f"{name}.fused")]
         if p.statistics:
-            outputs.append(ir.Value(name=f"{name}.statistics", type=ir.TensorType(_FLOAT)))
+            outputs.append(ir.Value(name=f"{name}{STATISTICS}", type=ir.TensorType(_FLOAT)))
         attributes = linear_attributes(p, planned.kernel, DOMAIN)
         inputs = [given[each] for each in linear_inputs(p)]
         fused = ir.Node(DOMAIN, LINEAR, inputs, attributes, outputs=outputs, name=name)
@@ -231,6 +231,9 @@ class _Writer:
             new.shape = old.shape
         self._now[old] = new
         take_over(new, old)
+        if planned.turning is not None:
+            # With QK-norm and RoPE inside it is another value than the one that the unfused graph calls by that name.
+            new.name = f"{new.name}.turned"
 
     def _as_rows(self, value: ir.Value, before: ir.Node, rows: int, channels: int, name: str) -> ir.Value:
         """The value as `[B, rows, channels]`: itself, what a fused node made of it, or reshaped before the node."""

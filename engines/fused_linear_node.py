@@ -11,6 +11,8 @@ from engines.fused_node import kernel_attributes
 from engines.kernels.linear_problem import LinearProblem, Turning
 from engines.kernels.problem import FusedKernel, Unsupported
 
+# Ends the name of a node's second output, where it has one.
+STATISTICS = ".statistics"
 _TURNING = "turning_"
 
 

@@ -66,7 +66,7 @@ def scale_weight(weight: str, factor: float):
     """Multiply an initializer."""
 
     def change(model: ir.Model) -> None:
-        values = [v for n, v in model.graph.initializers.items() if n == weight or n.startswith(f"{weight}.fp16")]
+        values = [v for n, v in model.graph.initializers.items() if n == weight or n == f"{weight}.fp16"]
         assert len(values) == 1
         tensor = values[0].const_value
         array = (tensor.numpy().astype(np.float32) * factor).astype(tensor.numpy().dtype)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from accuracy.blocks import find_blocks, same_values
+from accuracy.candidates import lowered_reference
 from accuracy.divergence import first_divergence
 from accuracy.plot import write_plot
 from accuracy.thresholds import UNIT
@@ -13,6 +14,7 @@ from engines.batch import BatchProfile
 from engines.lowering import load, lower
 from engines.proxy import runnable
 from tests.accuracy import plants
+from tests.engines.linear_stand_ins import LinearStandIn
 from tests.engines.stand_ins import StandInPlanner
 
 pytestmark = pytest.mark.xdist_group("accuracy")
@@ -122,3 +124,37 @@ def test_the_plot_marks_the_suspect(feed, tmp_path):
     assert pixels.shape == (460, 900, 3)
     under = pixels[345:]
     assert (under[..., 0] - under[..., 1]).max() > 100  # a name in red
+
+
+@pytest.fixture(scope="module")
+def fused():
+    """The FP16 graph with attention and linear layers in fused nodes, by a planner whose kernels launch nothing."""
+    planners = StandInPlanner(), "decomposed", LinearStandIn()
+    lowered = lower(plants.neutral("fp16"), "plugin", BatchProfile(1, 1, 1), *planners)
+    assert {choice.form for choice in (*lowered.nodes, *lowered.linear)} == {"plugin"}
+    return lowered.path
+
+
+def test_fused_linear_layers_are_mapped_to_blocks(feed, fused):
+    reference = lowered_reference(plants.neutral("fp32"), "plugin")
+    with runnable(fused) as path:
+        divergence = first_divergence(path, reference, feed, "fp16")
+    assert "no block jumps" in divergence.why, divergence.why
+    names = [block.name for block in divergence.blocks]
+    assert [name for name in names if "blocks" in name] == [f"network.blocks.{n}" for n in range(4)]
+    assert all(block.own <= 3 * UNIT["fp16"] for block in divergence.blocks)
+
+
+@pytest.mark.parametrize(("layer", "factor"), [("mlp.up", 1.1), ("attention.out", 1.05), ("attention.qkv", 1.2)])
+def test_a_fused_layer_that_is_off(feed, fused, layer, factor):
+    module = f"network.blocks.1.{layer}"
+    names = load(fused).graph.initializers
+    matrix = next(name for name in names if name.startswith(module) and name.endswith((".rows", ".normed")))
+    candidate = plants.changed(fused, f"fused_{layer}", plants.scale_weight(matrix, factor))
+    reference = lowered_reference(plants.neutral("fp32"), "plugin")
+    with runnable(candidate) as path:
+        divergence = first_divergence(path, reference, feed, "fp16")
+    assert divergence.suspect == "network.blocks.1", divergence.why
+    # What leaves the fused qkv has no counterpart: the error shows in the attention behind it.
+    expected = "network.blocks.1.attention/Attention" if layer == "attention.qkv" else f"{module}/MatMul"
+    assert divergence.op == expected, divergence.why
