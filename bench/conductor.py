@@ -337,8 +337,9 @@ class _Seat:
     def learn(self, facts: dict[str, Any], batch: int) -> None:
         """What a worker says of itself once `batch` is measured."""
         self.row["python"], self.row["versions"] = facts["python"], facts["versions"]
-        self.row.setdefault("device_bytes", facts["device_bytes"])
-        self.row.setdefault("device_bytes_at", {})[str(batch)] = facts["device_bytes"]
+        if facts["device_bytes"] is not None:
+            self.row.setdefault("device_bytes", facts["device_bytes"])
+            self.row.setdefault("device_bytes_at", {})[str(batch)] = facts["device_bytes"]
         if "engine" in facts:
             self.row.setdefault("engine", facts["engine"])
 

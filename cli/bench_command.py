@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from bench.results import peers_result
     from bench.schema import write_result
     from bench.sheet import pictured, sheet
+    from bench.subject import described
     from runtime.files import write_bytes
 
     plan = _plan(args)
@@ -82,11 +83,11 @@ def run(args: argparse.Namespace) -> int:
         options.check_build_folder(output.parent)
         task = _task(args, recipe, update)
         about = machine(PACKAGES, shlex.join(["cat2dog", *_words(args)]))
-        described = _described(args, recipe, len(task.images))
+        what = described(recipe.name, recipe.config, args.precision, len(task.images))
 
         def save(complete: bool = False) -> None:
             known = conductor.peers, conductor.ceilings
-            result.update(peers_result(kind, about, described, METHOD, *known, complete), steps=steps)
+            result.update(peers_result(kind, about, what, METHOD, *known, complete), steps=steps)
             write_result(output, result)
 
         result: dict[str, Any] = {}
@@ -193,24 +194,6 @@ def _task(args: argparse.Namespace, recipe: Recipe, update: console.Update) -> T
     feed = recipe.validation(args.images)
     images, expected = feed["image"], recipe.reference(feed)["dog"]
     return Task(images, expected, recipe.flops(), [encode_image(image, ".jpg") for image in images])
-
-
-def _described(args: argparse.Namespace, recipe: Any, images: int) -> dict[str, Any]:
-    from cat2dog.config import parameter_count
-    from cat2dog.flops import flops
-
-    config = recipe.config
-    counted = flops(config)
-    return {
-        "checkpoint": recipe.name,
-        "resolution": config.resolution,
-        "tokens": config.tokens,
-        "parameters": parameter_count(config),
-        "precision": args.precision,
-        "flops": counted.total,
-        "attention_flops": counted.attention,
-        "images": images,
-    }
 
 
 def _words(args: argparse.Namespace) -> list[str]:

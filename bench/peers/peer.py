@@ -39,7 +39,7 @@ class Peer(Protocol):
         """uint8 `[B,R,R,3]` in and out of host memory, at the batch prepared last."""
 
     def facts(self) -> dict[str, Any]:
-        """`versions`, `device_bytes` taken by now, and `engine` where there is one."""
+        """`versions`, `device_bytes` taken by now (None: not known), and `engine` where there is one."""
 
     def layers(self) -> list[dict[str, Any]]:
         """Name and `us` of each layer at the batch prepared last; empty where nothing tells."""

@@ -34,6 +34,7 @@ class TensorRTPeer:
         self._runner_path = ""
         self._out: np.ndarray | None = None
         self._bytes = 0
+        self._opened = ""
         self._resources = contextlib.ExitStack()
 
     def open(self, image: np.ndarray, clock: Clock) -> None:
@@ -63,6 +64,7 @@ class TensorRTPeer:
                 lane.wait()
                 clock.lap("graph")
             self._bytes = max(0, cuda.memory_taken() - before)
+            self._opened = path
 
     def prepare(self, batch: int) -> None:
         """The engine of this batch size, its graphs, and a runner."""
@@ -97,9 +99,13 @@ class TensorRTPeer:
         return self._out
 
     def facts(self) -> dict[str, Any]:
-        """Versions, memory of the start-up's runner, and what the manifest says of the engine used last."""
+        """Versions, memory of the start-up's runner, and what the manifest says of the engine used last.
+
+        Another engine's memory is not known: it is loaded while other peers prepare.
+        """
         packages = ("tensorrt", "tensorrt-rtx-cu13-bindings", "numpy", "cuda-bindings")
-        return {"versions": versions(packages), "device_bytes": self._bytes, "engine": engine_facts(self._manifest)}
+        taken = self._bytes if self._runner_path == self._opened else None
+        return {"versions": versions(packages), "device_bytes": taken, "engine": engine_facts(self._manifest)}
 
     def layers(self) -> list[dict[str, Any]]:
         """By TensorRT's profiler."""

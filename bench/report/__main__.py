@@ -56,7 +56,7 @@ def report(results: Path) -> list[Block]:
         blocks += ladder_section(result)
     for result in of_kind(ordered, "codecs"):
         blocks += codecs_section(result)
-    blocks += growth_section(of_kind(ordered, "peers"))
+    blocks += growth_section([*of_kind(ordered, "peers"), *of_kind(ordered, "growth")])
     blocks += layers_section(of_kind(ordered, "peers"), engine_files)
     return blocks
 

@@ -60,7 +60,7 @@ def find_engine_files(folder: Path = FOLDER) -> list[Path]:
 
 
 def of_kind(results: Sequence[Result], kind: str) -> list[Result]:
-    """Those of one kind: "peers", "ladder", "codecs" or "stream"."""
+    """Those of one kind: "peers", "ladder", "growth", "codecs" or "stream"."""
     return [result for result in results if result.content["kind"] == kind]
 
 

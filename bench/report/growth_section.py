@@ -11,18 +11,21 @@ from bench.report.svg import Line, lines
 from bench.results import ceiling_of, floor_ms
 from bench.tables import batches, latency
 
-Point = tuple[float, float]
 _MOST_LINES = 6
 
 
 def growth_section(results: Sequence[Result]) -> list[Block]:
-    """Figures for everything that was measured at more than one value of what it grows with."""
+    """Figures for everything that was measured at more than one value of what it grows with.
+
+    `results` are of the kinds "peers" and "growth"; where both have a figure of one peer, the former's is shown.
+    """
+    ordered = sorted(results, key=lambda result: result.content["kind"] == "growth")
     blocks: list[Block] = []
-    for result in results:
+    for result in ordered:
         if len(batches(result.content, "network")) > 1:
-            blocks += _by_batch(result)
-    for place in dict.fromkeys(result.place for result in results):
-        here = [result for result in results if result.place == place]
+            blocks += _by_batch(result, ordered)
+    for place in dict.fromkeys(result.place for result in ordered):
+        here = [result for result in ordered if result.place == place]
         blocks += _across(here, place, "resolution", _size, lambda subject: subject["resolution"], "pixels a side")
         blocks += _across(
             here, place, "size", _resolution, lambda subject: subject["parameters"] / 1e6, "million parameters"
@@ -30,14 +33,15 @@ def growth_section(results: Sequence[Result]) -> list[Block]:
     if not blocks:
         return []
     about = (
-        "Both axes are logarithmic. The dashed line is theory: the roofline of the same machine, which is flat while "
-        "reading the weights bounds it and then grows with the arithmetic: with the tokens in linear layers, with "
-        "their square in attention."
+        "Both axes are logarithmic. The dashed line is theory. Of latency it is the roofline of the same machine, "
+        "which is flat while reading the weights bounds it and then grows with the arithmetic: with the tokens in "
+        "linear layers, with their square in attention. Of memory it is the weights alone, which neither batch nor "
+        "resolution changes."
     )
     return [Heading("How the cost grows"), Paragraph(about), *blocks]
 
 
-def _by_batch(result: Result) -> list[Block]:
+def _by_batch(result: Result, all_of_them: Sequence[Result]) -> list[Block]:
     content = result.content
     sizes = batches(content, "network")
     times, memory = [], []
@@ -50,7 +54,7 @@ def _by_batch(result: Result) -> list[Block]:
             memory.append(Line(peer["name"], [(float(batch), taken[batch]) for batch in sorted(taken)]))
     if not times:
         return []
-    floor = _floor(content, [float(size) for size in sizes])
+    floor = _floor(result, all_of_them, [float(size) for size in sizes])
     name = f"{content['subject']['checkpoint']} on {result.place}"
     blocks: list[Block] = [
         Figure(
@@ -60,9 +64,16 @@ def _by_batch(result: Result) -> list[Block]:
         )
     ]
     if memory:
+        memory.append(Line("weights", [(float(size), _weights_mb(content)) for size in sizes], dashed=True))
         drawn = lines(memory, "images a batch", "MB")
         blocks.append(Figure(f"{result.name}_memory", drawn, f"Memory by batch (a process's peak on a CPU): {name}."))
     return blocks
+
+
+def _weights_mb(content: dict[str, Any]) -> float:
+    device = content["peers"][0]["device"] if content["peers"] else "gpu"
+    width = 4 if device == "cpu" else {"fp32": 4, "fp16": 2, "bf16": 2}[content["subject"]["precision"]]
+    return float(content["subject"]["parameters"] * width / 1e6)
 
 
 def _fastest(content: dict[str, Any]) -> list[dict[str, Any]]:
@@ -76,9 +87,17 @@ def _fastest(content: dict[str, Any]) -> list[dict[str, Any]]:
     return [peer for peer in ordered if peer["device"] == ordered[0]["device"]][:_MOST_LINES]
 
 
-def _floor(content: dict[str, Any], sizes: Sequence[float]) -> list[Line]:
+def _floor(result: Result, all_of_them: Sequence[Result], sizes: Sequence[float]) -> list[Line]:
+    """By what the machine reaches: as this result has it, else as another of the same machine."""
+    content = result.content
     fastest = _fastest(content)
-    ceiling = ceiling_of(content["ceilings"], fastest[0]) if fastest else None
+    if not fastest:
+        return []
+    known = [
+        *content["ceilings"],
+        *(c for each in all_of_them if each.place == result.place for c in each.content["ceilings"]),
+    ]
+    ceiling = ceiling_of(known, fastest[0])
     if ceiling is None:
         return []
     return [Line("floor", [(size, floor_ms(content["subject"], ceiling, int(size))) for size in sizes], dashed=True)]
@@ -113,22 +132,30 @@ def _across(
         ]
         if len({position(r.content["subject"]) for r in members}) < 2:
             continue
-        points: dict[str, list[Point]] = {}
-        floor: list[Point] = []
-        for result in sorted(members, key=lambda r: position(r.content["subject"])):
+        times: dict[str, dict[float, float]] = {}
+        memory: dict[str, dict[float, float]] = {}
+        floor: dict[float, float] = {}
+        weights: dict[float, float] = {}
+        for result in members:
             content, x = result.content, float(position(result.content["subject"]))
             for peer in content["peers"]:
                 if row := latency(peer, "network", 1):
-                    points.setdefault(peer["name"], []).append((x, row["ms"]["median"]))
-            floor += [(x, point[1]) for line in _floor(content, [1.0]) for point in line.points]
-        drawn = [Line(peer, each) for peer, each in points.items() if len(each) > 1]
-        drawn = sorted(drawn, key=lambda line: line.points[0][1])[:_MOST_LINES]
-        if drawn:
-            drawn += [Line("floor", floor, dashed=True)] if floor else []
-            caption = f"Latency by {what}, batch 1: {name} {precision} on {place}."
-            blocks.append(
-                Figure(
-                    f"by_{what}_{name.replace(' ', '')}_{precision}_{len(blocks)}", lines(drawn, title, "ms"), caption
-                )
-            )
+                    times.setdefault(peer["name"], {}).setdefault(x, row["ms"]["median"])
+                if size := peer.get("device_bytes_at", {}).get("1"):
+                    memory.setdefault(peer["name"], {}).setdefault(x, size / 1e6)
+            for line in _floor(result, results, [1.0]):
+                floor.setdefault(x, line.points[0][1])
+            weights.setdefault(x, _weights_mb(content))
+        for kind, measured, theory, unit in (
+            ("Latency", times, Line("floor", sorted(floor.items()), dashed=True), "ms"),
+            ("Memory", memory, Line("weights", sorted(weights.items()), dashed=True), "MB"),
+        ):
+            drawn = [Line(peer, sorted(each.items())) for peer, each in measured.items() if len(each) > 1]
+            drawn = sorted(drawn, key=lambda line: line.points[0][1])[:_MOST_LINES]
+            if drawn:
+                drawn += [theory] if theory.points else []
+                suffix = "" if kind == "Latency" else "_memory"
+                file = f"by_{what}_{name.replace(' ', '')}_{precision}{suffix}_{len(blocks)}"
+                caption = f"{kind} by {what}, batch 1: {name} {precision} on {place}."
+                blocks.append(Figure(file, lines(drawn, title, unit), caption))
     return blocks

@@ -75,6 +75,13 @@ def peers(checkpoint="500m-256", resolution=256, parameters=474_000_000, factor=
     }  # fmt: skip
 
 
+def growth(checkpoint="500m-1024", resolution=1024, parameters=474_000_000, factor=20.0):
+    """Engines of one checkpoint at two batch sizes, without a ceiling of their own."""
+    made = peers(checkpoint, resolution, parameters, factor, kind="growth")
+    engine = made["peers"][1]
+    return {**made, "ceilings": [], "peers": [{**engine, "latency": engine["latency"][:2]}]}
+
+
 def ladder():
     """Three rungs, the last streamed, and one that could not be climbed."""
     made = peers(kind="ladder")

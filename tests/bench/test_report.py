@@ -10,6 +10,8 @@ import pytest
 
 from bench.report.__main__ import main, report
 from bench.report.document import Figure, Heading, Table
+from bench.report.found import find_results
+from bench.report.growth_section import growth_section
 from bench.schema import write_result
 from bench.sheet import sheet
 from tests.bench import made
@@ -183,3 +185,35 @@ def test_two_files_of_one_name(tmp_path, capsys):
         write_result(tmp_path / folder / "a.json", made.peers())
     assert main(["--results", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
     assert "two result files are called a.json" in capsys.readouterr().err
+
+
+def growth_figures(tmp_path, **contents):
+    for name, content in contents.items():
+        write_result(tmp_path / f"{name}.json", content)
+    found = find_results(tmp_path)
+    blocks = growth_section(found)
+    return {block.name: block for block in blocks if isinstance(block, Figure)}
+
+
+def test_growth_of_time_and_memory(tmp_path):
+    figures = growth_figures(
+        tmp_path, a=made.peers(), b=made.growth(), c=made.growth("1b-1024", 1024, 1_020_000_000, 40)
+    )
+    captions = [figure.caption for figure in figures.values()]
+    for kind in ("Latency", "Memory"):
+        assert f"{kind} by resolution, batch 1: 500m fp16 on NVIDIA H1." in captions
+        assert f"{kind} by size, batch 1: 1024 px fp16 on NVIDIA H1." in captions
+        assert any(caption.startswith(f"{kind} by batch") and "1b-1024" in caption for caption in captions)
+    by_resolution = next(figure for figure in figures.values() if "Latency by resolution" in figure.caption).svg
+    assert "tensorrt-plugin: 1.62<" in by_resolution and "tensorrt-plugin: 32.5<" in by_resolution
+    # The roofline of the peers' result serves the others of its machine: 16 times the arithmetic at 4 times the side.
+    assert "floor: 0.312<" in by_resolution and "floor: 5<" in by_resolution
+    by_size = next(figure for figure in figures.values() if "Memory by size" in figure.caption).svg
+    assert "weights: 948<" in by_size and "weights: 2040<" in by_size
+
+
+def test_growth_takes_each_figure_once(tmp_path):
+    figures = growth_figures(tmp_path, a=made.peers(), again=made.growth("500m-256", 256, factor=3), b=made.growth())
+    by_resolution = next(figure for figure in figures.values() if "Latency by resolution" in figure.caption).svg
+    assert by_resolution.count("<circle") == 4  # two engines' and two floors'
+    assert "tensorrt-plugin: 1.62<" in by_resolution
