@@ -15,6 +15,7 @@ from runtime.errors import InputError
 
 # Sockets lie in it, and their paths have at most 107 bytes.
 _LONGEST = 60
+_SHARED_MEMORY = Path("/dev/shm")
 
 
 @contextlib.contextmanager
@@ -26,12 +27,22 @@ def workspace() -> Iterator[tuple[Path, bool]]:
     parent = _parent()
     before = len(list(parent.iterdir()))
     files.remove_leftovers(parent)
+    _remove_shared_memory(_SHARED_MEMORY)
     was_killed = len(list(parent.iterdir())) < before
     path = parent / f".tmp-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         yield path, was_killed
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_shared_memory(folder: Path) -> None:
+    """What a killed server shared with its Triton stays in memory until it is removed; its name has the owner in it."""
+    for region in folder.glob("pytrtion*-*"):  # so it is spelt
+        owner = region.name.removeprefix("pytrtion").split("-")[0]
+        with contextlib.suppress(OSError):
+            if owner.isdigit() and region.lstat().st_uid == os.getuid() and not Path(f"/proc/{owner}").exists():
+                region.unlink()
 
 
 def _parent() -> Path:
