@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import threading
 import time
@@ -21,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from bench.machine import machine
+from runtime.errors import ToolchainError
 from runtime.files import write_text
 from runtime.images import find_images, read_image, write_image
 from runtime.runner import ImageRunner, TensorSpec
@@ -71,9 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=default_workers(), help="threads that decode and encode")
     parser.add_argument("--output", type=Path, help="results, JSON")
     args = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder, _runner(args) as runner:
-        pictures = make_pictures(Path(folder) / "cats", args.pictures)
-        result = measure(pictures, Path(folder) / "dogs", runner, args.batch, args.workers)
+    try:
+        with tempfile.TemporaryDirectory() as folder, _runner(args) as runner:
+            pictures = make_pictures(Path(folder) / "cats", args.pictures)
+            result = measure(pictures, Path(folder) / "dogs", runner, args.batch, args.workers)
+    except ToolchainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     result = {"machine": machine(_PACKAGES), **result}
     print(json.dumps(result, indent=1))
     if args.output:

@@ -23,6 +23,12 @@ def test_a_small_run(tmp_path, capsys):
     assert 0 < result["seconds_together"] < 30 and result["machine"]["python"]
 
 
+def test_what_cannot_be_run_is_said_in_a_line(tmp_path, capsys):
+    assert main(["--onnx", str(tmp_path / "none.onnx"), "--pictures", "1"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ") and "none.onnx does not exist" in line
+
+
 @pytest.mark.gpu
 def test_a_real_engine_under_a_stream(tmp_path, capsys):
     if not find_gpus():
