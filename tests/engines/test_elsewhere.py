@@ -110,8 +110,6 @@ def test_which_python_runs_it(engine, tmp_path, monkeypatch):
     os.symlink(sys.executable, tmp_path / "python")  # as another environment of the same Python has it
     monkeypatch.setenv(variable, str(tmp_path / "python"))
     for here_is, expected in (("1.0", 1), ("2.0", str(tmp_path / "python"))):
-        monkeypatch.setattr(
-            elsewhere, "load_flavor", lambda name, v=here_is: SimpleNamespace(__version__=v)
-        )
+        monkeypatch.setattr(elsewhere, "load_flavor", lambda name, v=here_is: SimpleNamespace(__version__=v))
         engine_runner(engine)
         assert here.pop() == expected
