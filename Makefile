@@ -55,7 +55,7 @@ $(VENV)/.ready-train: $(VENV)/.ready
 
 $(VENV)/.ready-test: $(VENV)/.ready
 	@echo "environment: installing what the tests need ..."
-	@$(PIP) --editable '.[torch,rtx,gpu,kernels,codecs,train,test]'
+	@$(PIP) --editable '.[torch,rtx,gpu,kernels,codecs,train,text2image,test]'
 	@touch $@
 
 # PyTriton wants numpy 1, so that it gets an environment of its own.

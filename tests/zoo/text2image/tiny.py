@@ -1,0 +1,190 @@
+"""Real pipelines and models with a few thousand random weights, made here: nothing is downloaded."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+# Latents of 8 x 8 where nothing else is asked for, and a decoder that doubles them.
+SIDE = 16
+_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "cat", "dog", "on", "the", "mat")
+_LETTERS = [chr(code) for code in range(33, 127)]
+_TOKENS = 16
+
+
+@lru_cache(maxsize=1)
+def _root() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="cat2dog-text2image-")
+
+
+@lru_cache(maxsize=1)
+def stable_diffusion() -> Path:
+    """Stable Diffusion's pipeline: CLIP, a UNet with two attention blocks, DDIM."""
+    import torch
+    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=2,
+        norm_num_groups=8,
+    )
+    scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    pipeline = StableDiffusionPipeline(
+        _decoder(), _clip(), _tokenizer(), unet, scheduler, None, None, requires_safety_checker=False
+    )
+    return _saved(pipeline, "stable-diffusion")
+
+
+@lru_cache(maxsize=1)
+def stable_diffusion_3() -> Path:
+    """Stable Diffusion 3's pipeline without its T5: two CLIPs, a transformer, flow matching."""
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+
+    torch.manual_seed(0)
+    transformer = SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=64,
+        caption_projection_dim=32,
+        pooled_projection_dim=32,
+    )
+    decoder = _decoder(shift_factor=0.06, scaling_factor=1.5, use_quant_conv=False, use_post_quant_conv=False)
+    tokenizer = _tokenizer()
+    pipeline = StableDiffusion3Pipeline(
+        transformer,
+        FlowMatchEulerDiscreteScheduler(shift=3.0),
+        decoder,
+        _clip(projection=16),
+        tokenizer,
+        _clip(projection=16),
+        tokenizer,
+        None,
+        None,
+    )
+    return _saved(pipeline, "stable-diffusion-3")
+
+
+@lru_cache(maxsize=1)
+def captioner() -> Path:
+    """BLIP, which says something of these thirteen words."""
+    import torch
+    from transformers import (
+        BertTokenizerFast,
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessor,
+        BlipProcessor,
+    )
+
+    torch.manual_seed(1)
+    folder = Path(_root().name) / "captioner"
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(_WORDS))
+    tokenizer = BertTokenizerFast.from_pretrained(folder)
+    tower = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
+    special = {"bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}
+    config = BlipConfig(
+        text_config={**tower, **special, "vocab_size": len(_WORDS), "encoder_hidden_size": 32, "projection_dim": 16},
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
+    BlipForConditionalGeneration(config).save_pretrained(folder)
+    BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
+    return folder
+
+
+@lru_cache(maxsize=1)
+def upscaler() -> Path:
+    """Swin2SR that doubles."""
+    import torch
+    from transformers import Swin2SRConfig, Swin2SRForImageSuperResolution
+
+    torch.manual_seed(2)
+    folder = Path(_root().name) / "upscaler"
+    config = Swin2SRConfig(
+        image_size=16,
+        patch_size=1,
+        embed_dim=16,
+        depths=[2],
+        num_heads=[2],
+        window_size=8,
+        upscale=2,
+        upsampler="pixelshuffledirect",
+    )
+    Swin2SRForImageSuperResolution(config).save_pretrained(folder)
+    return folder
+
+
+def _decoder(**options):
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=SIDE,
+        **options,
+    )
+
+
+def _clip(projection: int = 0):
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    tokenizer = _tokenizer()
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=37,
+        num_attention_heads=4,
+        num_hidden_layers=2,
+        max_position_embeddings=_TOKENS,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        projection_dim=projection or 512,
+    )
+    return CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
+
+
+@lru_cache(maxsize=1)
+def _tokenizer():
+    """CLIP's byte-pair tokenizer that knows letters, and one word."""
+    from transformers import CLIPTokenizer
+
+    folder = Path(_root().name) / "tokenizer"
+    folder.mkdir()
+    tokens = [*_LETTERS, *(f"{letter}</w>" for letter in _LETTERS), "ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\nc a\nca t</w>\n")
+    return CLIPTokenizer.from_pretrained(folder, model_max_length=_TOKENS)
+
+
+def _saved(pipeline, name: str) -> Path:
+    folder = Path(_root().name) / name
+    pipeline.save_pretrained(folder)
+    return folder
