@@ -42,7 +42,7 @@ def compared(pipeline: Any, requests: Sequence[Request], files: Sequence[Path]) 
 
     name = denoiser_name(pipeline)
     own = getattr(pipeline, name)
-    size = sum(each.numel() * each.element_size() for each in own.parameters())
+    size = sum(each.numel() * each.element_size() for each in (*own.parameters(), *own.buffers()))
     expected, seconds = _painted(Painter(pipeline), requests)
     rows = [Compared(f"PyTorch {str(own.dtype).removeprefix('torch.')}", (EQUAL,) * len(requests), seconds, size / 1e6)]
     for file in files:

@@ -13,7 +13,7 @@ from zoo.text2image.options import add_pipeline
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Export in FP32, quantize; returns the exit code."""
+    """Export in FP32, quantize, build where it is asked for; returns the exit code."""
     parser = Parser(
         "python -m zoo.text2image.quantize",
         "The denoiser of a pipeline as INT8 ONNX (Q/DQ), with the FP32 file beside it.",
@@ -24,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--size", default="", metavar="WxH", help="of the pictures, in pixels (default: the pipeline's own)"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.onnx", help="the INT8 file")
+    parser.add_argument("--build", metavar="FOLDER", type=Path, help="build an engine of it, too, and keep it here")
+    parser.add_argument("--flavor", default="auto", help="of TensorRT, to build with (default: auto)")
     return run(parser, _quantize, arguments)
 
 
@@ -41,6 +43,11 @@ def _quantize(args: argparse.Namespace) -> int:
     wide = export(recipe, args.output.with_name(f"{args.output.stem}_fp32.onnx"), "fp32")
     quantized(wide.path, args.output, recipe.validation())
     print(f"{args.output}: INT8 of {wide.path}")
+    if args.build is not None:
+        from zoo.text2image.quantized import built
+
+        engine = built(args.output, recipe, args.build, args.flavor)
+        print(f"{engine.path}: gate {engine.manifest.gate.state}")
     return 0
 
 

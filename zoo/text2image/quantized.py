@@ -18,11 +18,17 @@ import numpy as np
 import onnx_ir as ir
 
 from engines.batch import BatchProfile
+from engines.build import BuildRequest, Built, build
 from engines.lowering import load, lower
+from engines.validation import Validation
+from export.recipe import Recipe
 from runtime.errors import InputError, ToolchainError
 
+# Of one answer; what it does to a whole picture is measured by `zoo.text2image.compare`.
+JUDGE = ("cosine", 0.99)
 _ENDS = ("conv_in", "conv_out")
 _MOST_BATCH = 2
+_GATE_SAMPLES = 2
 # Above this a protobuf cannot hold the weights.
 _INLINE_BYTES = 1 << 30
 
@@ -56,7 +62,12 @@ def quantized(neutral: Path, target: Path, calibration: Mapping[str, np.ndarray]
                 weight_type=QuantType.QInt8,
                 nodes_to_quantize=nodes,
                 use_external_data_format=size > _INLINE_BYTES,
-                extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "DedicatedQDQPair": True},
+                extra_options={
+                    "ActivationSymmetric": True,
+                    "WeightSymmetric": True,
+                    "DedicatedQDQPair": True,
+                    "QuantizeBias": False,  # to INT32, of which TensorRT's parser has no DequantizeLinear
+                },
             )
         except (RuntimeError, ValueError, TypeError, KeyError, OSError) as error:
             target.unlink(missing_ok=True)
@@ -64,6 +75,29 @@ def quantized(neutral: Path, target: Path, calibration: Mapping[str, np.ndarray]
                 f"ONNX Runtime cannot quantize {neutral}: {' '.join(str(error).split())[:300]}"
             ) from error
     return target
+
+
+def built(onnx: Path, recipe: Recipe, root: Path, flavor: str = "auto", targets: tuple[str, ...] = ()) -> Built:
+    """The engine of an INT8 file, from one sample to the two that guidance asks for; gated by JUDGE.
+
+    Where TensorRT does not run here it is built ahead of time for `targets`, by default those of `cat2dog build`.
+    Raises as `engines.build.build` does.
+    """
+    feed = recipe.validation(_GATE_SAMPLES)
+    validation = Validation(feed, recipe.reference(feed), *JUDGE, f"PyTorch FP32 eager, {_GATE_SAMPLES} samples")
+    request = BuildRequest(
+        onnx=onnx,
+        checkpoint=f"{recipe.name}-int8",
+        precision="fp32",  # of what is not quantized
+        validation=validation,
+        batch=BatchProfile(1, _MOST_BATCH, _MOST_BATCH),
+        attention="decomposed",
+        flavor=flavor,
+        targets=targets,
+        root=root,
+        judge=JUDGE,
+    )
+    return build(request)
 
 
 def quantizable(model: ir.Model) -> list[str]:
