@@ -11,17 +11,18 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.fused_chain import Chain, ChainOnGpu, read_chain
 from bench.machine import machine
+from engines.fused_node import LINEAR, OP_TYPE
+from engines.kernels.chain import Chain, ChainNode, ChainOnGpu
+from engines.kernels.read_plan import read_plan
+from engines.lowering import load
 from runtime import cuda
-from runtime.errors import ToolchainError
+from runtime.errors import InputError, ToolchainError
 from runtime.files import write_text
-
-_WARM_UP = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,15 +54,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def read_chain(path: Path) -> Chain:
+    """The fused nodes of a lowered file. Raises InputError where it is no ONNX or has none."""
+    nodes, constants = [], {}
+    for node in load(path).graph:
+        if node.op_type not in (OP_TYPE, LINEAR):
+            continue
+        read = [value for value in node.inputs if value is not None]
+        constants.update(
+            {str(value.name): value.const_value.numpy() for value in read if value.const_value is not None}
+        )
+        plan = read_plan(node.attributes["launch"].as_string(), node.attributes["images"].as_tensor().tobytes())
+        inputs, outputs = (tuple(str(value.name) for value in values) for values in (read, node.outputs))
+        nodes.append(ChainNode(str(node.name), plan, inputs, outputs, node.attributes["variant"].as_string()))
+    if not nodes:
+        raise InputError(
+            f"{path} has no fused nodes: expected what a build with --linear plugin leaves beside the ONNX"
+        )
+    return Chain(tuple(nodes), constants)
+
+
 def measure(chain: Chain, batch: int, repeats: int) -> dict[str, Any]:
     """Milliseconds of all launches as one graph, as they are and none early, and microseconds a node of each kind."""
     with ChainOnGpu(chain, batch) as there:
-        whole = _times(there, there.prepared(), repeats)
-        plain = _times(there, there.prepared(programmatic=False), repeats)
+        whole = there.milliseconds(there.prepared(), repeats)
+        plain = there.milliseconds(there.prepared(programmatic=False), repeats)
         kinds = []
         for nodes in _kinds(chain):
             first = chain.nodes[nodes[0]]
-            times = _times(there, there.prepared(nodes=nodes), max(20, repeats // 4))
+            times = there.milliseconds(there.prepared(nodes=nodes), max(20, repeats // 4))
             us = 1e3 * statistics.median(times) / len(nodes)
             kinds.append({"first": first.name, "nodes": len(nodes), "variant": first.variant, "us": round(us, 2)})
     return {
@@ -82,23 +103,6 @@ def _kinds(chain: Chain) -> list[list[int]]:
     for index, node in enumerate(chain.nodes):
         kinds.setdefault(node.plan.text(), []).append(index)
     return list(kinds.values())
-
-
-def _times(there: ChainOnGpu, work: Callable[[], None], repeats: int) -> list[float]:
-    work()
-    there.stream.synchronize()
-    with cuda.Event() as first, cuda.Event() as second, cuda.Graph(there.stream, work) as graph:
-
-        def once() -> float:
-            first.record(there.stream)
-            graph.launch(there.stream)
-            second.record(there.stream)
-            second.synchronize()
-            return second.milliseconds_since(first)
-
-        for _ in range(_WARM_UP):
-            once()
-        return [once() for _ in range(repeats)]
 
 
 def _said(times: list[float]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import itertools
 import json
 import os
 from pathlib import Path
@@ -14,6 +15,8 @@ from cli import console, options
 from runtime.errors import InputError, ToolchainError
 
 if TYPE_CHECKING:
+    from cat2dog.config import Config
+    from engines.kernels.linear_key import LinearKey
     from engines.kernels.tables import Entry, Key, ProblemKey, Table, Timing
 
 HELP = "measure the fused kernels on this GPU and file the fastest for engines to use"
@@ -82,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
         return _compile(args, keys)
     if args.target:
         raise InputError("--target goes with --compile-only; measuring is for the GPU at hand")
+    from cli.tune_blocks import block_line, tuned_block
     from engines.kernels import images
     from engines.kernels.library import target_of
     from engines.kernels.tables import read_table, table_name
@@ -108,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     everything: list[dict[str, Any]] = []
     measured: list[tuple[Entry, list[Timing]]] = []
     with console.progress("tune") as update:
-        if not images.why_not():
+        if not images.why_not(*_compilers(keys)):
             compile_all(keys, target, table.multiprocessors, update, os.cpu_count() or 1)
         for number, key in enumerate(keys):
             seeds = _seeds(key, measured)
@@ -126,6 +130,12 @@ def run(args: argparse.Namespace) -> int:
                     f"{number + 1}/{len(keys)} {key}: {best.median:.1f} us, {rate:.0f} TFLOP/s, {best.variant}",
                     flush=True,
                 )
+        for label, layers, attention in _blocks(args):
+            entries = tuned_block(layers, attention, table, chosen, target, update)
+            table = table.merged(entries)
+            table.write(path)
+            if not args.json:
+                print(block_line(label, layers, entries), flush=True)
     if args.json:
         console.print_json({"table": path, "problems": everything})
     else:
@@ -134,28 +144,55 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _keys(args: argparse.Namespace) -> list[Key]:
-    from cat2dog.config import NAMED, load_config, lookup
     from cli.tune_keys import attention_keys, linear_keys
 
+    keys: dict[Key, None] = dict.fromkeys(key for path in args.onnx for key in _keys_of(path, _batches(args)))
+    for config in _configs(args):
+        for precision, batch in itertools.product(args.precision, _batches(args)):
+            if args.kernels != "linear":
+                keys.update(dict.fromkeys(attention_keys(config, precision, batch, args.plain, args.kernels == "all")))
+            if args.kernels != "attention":
+                keys.update(dict.fromkeys(linear_keys(config, precision, batch)))
+    return list(keys)
+
+
+def _blocks(args: argparse.Namespace) -> list[tuple[str, dict[str, LinearKey], ProblemKey]]:
+    """Each block to measure as a whole: what it is called, its layers by name, its attention."""
+    from cli.tune_keys import block_keys
+
+    if args.kernels == "attention":
+        return []
+    blocks = []
+    for config in _configs(args):
+        for precision, batch in itertools.product(args.precision, _batches(args)):
+            label = f"block of {config.tokens} tokens, width {config.width}, {precision}, batch {batch}"
+            if keys := block_keys(config, precision, batch):
+                blocks.append((label, *keys))
+    return blocks
+
+
+def _configs(args: argparse.Namespace) -> list[Config]:
+    from cat2dog.config import NAMED, load_config, lookup
+
+    folders = [Path(name) for name in args.model or ([] if args.onnx else sorted(NAMED))]
+    return [load_config(path) if (path / "config.json").exists() else lookup(path.name) for path in folders]
+
+
+def _batches(args: argparse.Namespace) -> list[int]:
     try:
         batches = [int(part) for part in args.batch.split(",")]
     except ValueError:
         batches = []
     if not batches or not all(1 <= batch <= 1 << 16 for batch in batches):
         raise InputError(f"batch '{args.batch}' is not a list of sizes such as 1,4,8")
-    keys: dict[Key, None] = dict.fromkeys(key for path in args.onnx for key in _keys_of(path, batches))
-    for name in args.model or ([] if args.onnx else sorted(NAMED)):
-        folder = Path(name)
-        config = load_config(folder) if (folder / "config.json").exists() else lookup(folder.name)
-        for precision in args.precision:
-            for batch in batches:
-                if args.kernels != "linear":
-                    keys.update(
-                        dict.fromkeys(attention_keys(config, precision, batch, args.plain, args.kernels == "all"))
-                    )
-                if args.kernels != "attention":
-                    keys.update(dict.fromkeys(linear_keys(config, precision, batch)))
-    return list(keys)
+    return batches
+
+
+def _compilers(keys: list[Key]) -> tuple[str, ...]:
+    """Those that these kernels need; none stands for all."""
+    from engines.kernels.linear_key import LinearKey
+
+    return ("nvrtc",) if all(isinstance(key, LinearKey) for key in keys) else ()
 
 
 def _keys_of(path: Path, batches: list[int]) -> list[ProblemKey]:

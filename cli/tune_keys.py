@@ -25,6 +25,19 @@ def attention_keys(config: Config, precision: str, batch: int, plain: bool, both
     return list(dict.fromkeys((turned, bare))) if both else [bare if plain else turned]
 
 
+def block_keys(config: Config, precision: str, batch: int) -> tuple[dict[str, LinearKey], ProblemKey] | None:
+    """A block's linear layers by the names of `engines.kernels.tune_block.Block`, and its attention.
+
+    None where attention itself takes QK-norm or RoPE: such a block is not measured as a whole.
+    """
+    names = ("qkv", "projection", "up", "down")
+    layers = dict(zip(names, linear_keys(config, precision, batch)[1:5], strict=True))
+    qkv = layers["qkv"]
+    if (config.qk_norm, config.rope) != (qkv.qk_norm, qkv.rope):
+        return None
+    return layers, attention_keys(config, precision, batch, plain=True, both=False)[0]
+
+
 def linear_keys(config: Config, precision: str, batch: int) -> list[LinearKey]:
     """Patch embedding, the four layers of a block, and the head, each with what lowering folds into it."""
     from engines.kernels.linear_key import LinearKey

@@ -42,14 +42,15 @@ def _choose(
     """`own`: the table is of the very GPU, so its times are, too."""
     key = LinearKey.of(problem)
     exact = table.find(key) if table else None
-    for timing in exact.timings if exact else ():
+    for timing in exact.choices if exact else ():
         if isinstance(timing.variant, LinearVariant):
             plan = linear_plan(problem, timing.variant, target)
-            return FusedKernel(plan, str(timing.variant), why, timing.median / 1e3 if own else None)
+            reason = f"{why}, in its block" if exact and exact.in_block else why
+            return FusedKernel(plan, str(timing.variant), reason, timing.median / 1e3 if own else None)
     # The same product with something else folded in differs in its ends alone.
     alike = table.nearest(key) if table and not exact else None
     if alike is not None and isinstance(alike.key, LinearKey) and alike.key.product == key.product:
-        for timing in alike.timings:
+        for timing in alike.choices:
             if isinstance(timing.variant, LinearVariant) and fits_problem(problem, timing.variant):
                 plan = linear_plan(problem, timing.variant, target)
                 return FusedKernel(plan, str(timing.variant), f"{why}; nearest measured problem: {alike.key}")

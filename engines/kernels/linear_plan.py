@@ -31,7 +31,7 @@ def linear_plan(problem: LinearProblem, variant: LinearVariant, target: str) -> 
     p, v = problem, variant
     batch: Size = p.batch[2] if p.batch[0] == p.batch[2] else "B"
     total: Size = batch * p.rows if isinstance(batch, int) else f"{batch}*{p.rows}"
-    inputs, places = _operands(p, batch)
+    inputs, places = operands_of(p, batch)
     turning = p.turning
     constants = {
         "GROUPS": v.groups, "EACH": v.each, "ALTERNATE": v.alternate, "SIDE": v.side, "BN": v.block_n,
@@ -89,7 +89,7 @@ def _map(precision: str, index: int, inner: int, rows: Size, box: int) -> Tensor
     return TensorMap(Pointer("input", index), precision, (inner, rows), (inner * 2,), (64, box), "128B")
 
 
-def _operands(p: LinearProblem, batch: Size) -> tuple[list[Tensor], dict[str, int]]:
+def operands_of(p: LinearProblem, batch: Size) -> tuple[list[Tensor], dict[str, int]]:
     """The inputs in the order of `LinearProblem`, and where each stands."""
     named: list[tuple[str, Tensor]] = [
         ("x", Tensor(p.precision, (batch, p.rows, p.inner))),

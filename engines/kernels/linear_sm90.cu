@@ -42,8 +42,8 @@
 #define CONSUMER_REGISTERS "160"
 #define PRODUCER_REGISTERS "32"
 #else
-#define CONSUMER_REGISTERS "240"
-#define PRODUCER_REGISTERS "24"
+#define CONSUMER_REGISTERS "232"
+#define PRODUCER_REGISTERS "40"
 #endif
 // Whether tiles reach over the last column.
 #define RAGGED (COLUMNS % (BN * CN) != 0)
@@ -138,22 +138,49 @@ struct Arguments {
 // eight further down.
 __device__ __forceinline__ int column_of(int i) { return i / 4 * 8 + threadIdx.x % 4 * 2; }
 
-// Mean of a row, and one over its root, from the statistics of its runs.
-__device__ __forceinline__ float2 row_norm(const Arguments& a, int row) {
-  const float2* of = reinterpret_cast<const float2*>(a.statistics) + static_cast<long long>(min(row, a.total - 1)) * a.runs;
-  float mean = 0.f, apart = 0.f, within = 0.f;
-#pragma unroll 4
-  for (int i = 0; i < a.runs; ++i) {
-    const float2 run = of[i];
-    mean += run.x;
-    within += run.y;
+#if NORM
+// Mean of each row of a tile, and one over its root, from the statistics of its runs. Four lanes share a row, and a warp
+// has several on their way at once: that takes one trip to the L2 where a lane for itself would take one after the other.
+#define SHARING 4
+#define ROW_STEP (HELPERS / SHARING)
+#define ROWS_AT_ONCE (GROUPS == 1 ? 8 : 2)
+
+__device__ __forceinline__ void note_rows(const Arguments& a, int row, int helper, float2* to) {
+  const int lane = helper % SHARING;
+  for (int begin = helper / SHARING; begin < BM; begin += ROWS_AT_ONCE * ROW_STEP) {
+    const float2* of[ROWS_AT_ONCE];
+    float2 first[ROWS_AT_ONCE];
+    float sum[ROWS_AT_ONCE], squares[ROWS_AT_ONCE], within[ROWS_AT_ONCE];
+#pragma unroll
+    for (int j = 0; j < ROWS_AT_ONCE; ++j) {
+      of[j] = reinterpret_cast<const float2*>(a.statistics) +
+              static_cast<long long>(min(row + begin + j * ROW_STEP, a.total - 1)) * a.runs;
+      // Distances from the first run's mean, so that one pass is exact enough.
+      first[j] = of[j][0];
+      sum[j] = squares[j] = within[j] = 0.f;
+    }
+#pragma unroll 3
+    for (int i = lane; i < a.runs; i += SHARING)
+#pragma unroll
+      for (int j = 0; j < ROWS_AT_ONCE; ++j) {
+        const float2 run = of[j][i];
+        const float from = run.x - first[j].x;
+        sum[j] += from;
+        squares[j] = fmaf(from, from, squares[j]);
+        within[j] += run.y;
+      }
+#pragma unroll
+    for (int j = 0; j < ROWS_AT_ONCE; ++j) {
+      const float shift = quad_sum(sum[j]) / a.runs, mean = first[j].x + shift, square = quad_sum(squares[j]) / a.runs;
+      // Of the runs' means: their variance about the mean of all, or with RMS their mean square.
+      const float apart = NORM == 1 ? square - shift * shift : square + first[j].x * (2.f * shift + first[j].x);
+      const float root = rsqrtf(quad_sum(within[j]) / INNER + fmaxf(apart, 0.f) + a.eps);
+      const int r = begin + j * ROW_STEP;
+      if (lane == 0 && r < BM) to[r] = make_float2(mean, root);
+    }
   }
-  mean /= a.runs;
-  const float from = NORM == 1 ? mean : 0.f;
-#pragma unroll 4
-  for (int i = 0; i < a.runs; ++i) apart = fmaf(of[i].x - from, of[i].x - from, apart);
-  return make_float2(mean, rsqrtf(within / INNER + apart / a.runs + a.eps));
 }
+#endif
 
 #if RESIDUAL
 struct Residual {
@@ -337,6 +364,10 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
   float* const notes = reinterpret_cast<float*>(raw + (empty + 8 * STAGES - shared_address(raw)));
   const u32 rank = CLUSTER > 1 ? cluster_rank() : 0;
   const int cm = rank % CM, cn = rank / CM % CN, part = rank / (CM * CN);
+  if (threadIdx.x == CONSUMERS) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(&weights) : "memory");
+    asm volatile("prefetch.tensormap [%0];" ::"l"(&x) : "memory");
+  }
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < STAGES; ++stage) {
       barrier_init(full + 8 * stage, 1);
@@ -363,8 +394,6 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
     // Threads without work leave: the next kernel waits for their word, too.
     if (threadIdx.x < CONSUMERS + 32 ? threadIdx.x != CONSUMERS : !NOTED) return;
     if (threadIdx.x == CONSUMERS) {
-      asm volatile("prefetch.tensormap [%0];" ::"l"(&weights) : "memory");
-      asm volatile("prefetch.tensormap [%0];" ::"l"(&x) : "memory");
       unsigned short a_mask = 0, b_mask = 0;
       if (CN > 1)
         for (int j = 0; j < CN; ++j) a_mask |= 1 << (cm + CM * j + CM * CN * part);
@@ -410,21 +439,25 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
 #if NOTED
     if (threadIdx.x >= CONSUMERS + 32) {
       const int helper = threadIdx.x - CONSUMERS - 32;
-      asm volatile("griddepcontrol.wait;" ::: "memory");
-      asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-      u32 turn = 0;
-      for (int tile = blockIdx.x / CLUSTER; tile < tiles; tile += gridDim.x / CLUSTER, ++turn) {
-        float* const to = notes + turn % BUFFERS * NOTES;
+      auto note_columns = [&](int tile, float* to) {
         const int column = (tile / tiles_m * CN + cn) * BN;
-#if NORM
-        const int row = (tile % tiles_m * CM + cm) * BM;
-        for (int r = helper; r < BM; r += HELPERS) reinterpret_cast<float2*>(to)[r] = row_norm(arguments, row + r);
-#endif
         for (int n = helper; n < BN; n += HELPERS) {
           const bool inside = !RAGGED || column + n < COLUMNS;
           to[2 * BM + n] = BIAS && inside ? __ldg(bias + column + n) : 0.f;
           if (NORM == 1) to[2 * BM + BN + n] = inside ? __ldg(sums + column + n) : 0.f;
         }
+      };
+      // Nothing before this kernel writes these, either.
+      if (blockIdx.x / CLUSTER < tiles) note_columns(blockIdx.x / CLUSTER, notes);
+      asm volatile("griddepcontrol.wait;" ::: "memory");
+      asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+      u32 turn = 0;
+      for (int tile = blockIdx.x / CLUSTER; tile < tiles; tile += gridDim.x / CLUSTER, ++turn) {
+        float* const to = notes + turn % BUFFERS * NOTES;
+#if NORM
+        note_rows(arguments, (tile % tiles_m * CM + cm) * BM, helper, reinterpret_cast<float2*>(to));
+#endif
+        if (turn > 0) note_columns(tile, to);
         named_wait(1 + turn % 2, HELPERS + TOGETHER * 128);
       }
     }
@@ -452,10 +485,15 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
         barrier_arrive(empty + 8 * stage);
       }
     };
+    const int mine_m = SIDE || ALTERNATE ? 0 : group * EACH * 64, mine_n = SIDE ? group * GN : 0;
+    Angles angles;
+#if HEADS && ROPE && EARLY_TURN
+    if (blockIdx.x / CLUSTER < tiles)
+      angles.ask(arguments, (blockIdx.x / CLUSTER % tiles_m * CM + cm) * BM + mine_m + warp * 16 + lane / 4);
+#endif
     asm volatile("griddepcontrol.wait;" ::: "memory");
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
     float sum[EACH][GN / 2];
-    const int mine_m = SIDE || ALTERNATE ? 0 : group * EACH * 64, mine_n = SIDE ? group * GN : 0;
     u32 step = 0, turn = 0;
     for (int tile = blockIdx.x / CLUSTER; tile < tiles; tile += gridDim.x / CLUSTER, ++turn) {
       if (ALTERNATE && turn % 2 != group) {
@@ -465,13 +503,12 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
       const int row = (tile % tiles_m * CM + cm) * BM + mine_m + warp * 16 + lane / 4;
       const int column = (tile / tiles_m * CN + cn) * BN + mine_n, first = column + part * OWN;
       Residual extra[EARLY ? EACH : 1];
-      Angles angles;
 #if RESIDUAL && EARLY
 #pragma unroll
       for (int m = 0; m < EACH; ++m) extra[m].ask(arguments, row + m * 64, first);
 #endif
 #if HEADS && ROPE && EARLY_TURN
-      angles.ask(arguments, row);
+      if (turn > 0) angles.ask(arguments, row);
 #endif
       // Not before the other group has multiplied its tile: a barrier's parity does not tell that tile's steps from these.
       if (ALTERNATE && turn > 0) named_wait(4 + group, 256);

@@ -34,6 +34,8 @@ _MOST_ROWS = 1 << 24
 _OPERATIONS, _ARRIVING, _L2, _HANDED = 6.5e6, 100e3, 32e6, 17e3
 _LAUNCH, _ROUND, _END, _CLUSTERED, _TWICE, _SIDE = 0.9, 1.0, 0.92, 0.4, 0.4, 0.54
 _WORTH_MEASURING = 28
+# In a block: of all, and of those that leave room for another kernel.
+_WIDE, _LEAN = 20, 8
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,22 @@ def linear_candidates(problem: LinearProblem, target: str, multiprocessors: int)
         timed.append((estimate(problem, variant, multiprocessors), str(variant), variant))
     for _, _, variant in sorted(timed)[:_WORTH_MEASURING]:
         yield variant
+
+
+def lean_candidates(problem: LinearProblem, target: str, multiprocessors: int) -> Iterator[LinearVariant]:
+    """As `linear_candidates`, of those that leave registers and shared memory for a block of another kernel."""
+    if target != "9.0":
+        return
+    lean = [v for v in _all(problem, multiprocessors) if v.groups == 1 and v.shared <= _SHARED[2]]
+    timed = sorted((estimate(problem, variant, multiprocessors), str(variant), variant) for variant in lean)
+    for _, _, variant in timed[:_WORTH_MEASURING]:
+        yield variant
+
+
+def block_candidates(problem: LinearProblem, target: str, multiprocessors: int) -> list[LinearVariant]:
+    """What is worth measuring among a block's other kernels: the first of `linear_candidates` and the first lean."""
+    first = list(linear_candidates(problem, target, multiprocessors))[:_WIDE]
+    return list(dict.fromkeys([*first, *list(lean_candidates(problem, target, multiprocessors))[:_LEAN]]))
 
 
 def estimate(problem: LinearProblem, variant: LinearVariant, multiprocessors: int) -> float:

@@ -119,11 +119,28 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class InBlock:
+    """The variant that makes a block of the network fastest, timed by itself; median, least and most us of a block."""
+
+    timing: Timing
+    block: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
 class Entry:
-    """A measured problem: timings, the fastest first; of each kind of kernel the best few are kept."""
+    """A measured problem: timings, the fastest first; of each kind of kernel the best few are kept.
+
+    `in_block` where it was also measured among the other layers of its block: what a network takes.
+    """
 
     key: Key
     timings: tuple[Timing, ...]
+    in_block: InBlock | None = None
+
+    @property
+    def choices(self) -> tuple[Timing, ...]:
+        """What to take, the best first."""
+        return self.timings if self.in_block is None else (self.in_block.timing, *self.timings)
 
 
 @dataclass(frozen=True)
@@ -227,20 +244,24 @@ def _capability(text: str) -> int:
 
 
 def _entry_to_json(entry: Entry) -> dict[str, Any]:
-    timings = [
-        {
-            "variant": variant_to_json(timing.variant),
-            "us": [timing.median, timing.least, timing.most],
-            "images": list(timing.images),
-            "error": timing.error,
-        }
-        for timing in entry.timings
-    ]
-    return {"problem": asdict(entry.key), "timings": timings}
+    content = {"problem": asdict(entry.key), "timings": [_timing_to_json(timing) for timing in entry.timings]}
+    if entry.in_block is not None:
+        content["in_block"] = {"timing": _timing_to_json(entry.in_block.timing), "us": list(entry.in_block.block)}
+    return content
+
+
+def _timing_to_json(timing: Timing) -> dict[str, Any]:
+    return {
+        "variant": variant_to_json(timing.variant),
+        "us": [timing.median, timing.least, timing.most],
+        "images": list(timing.images),
+        "error": timing.error,
+    }
 
 
 def _entry_from_json(content: dict[str, Any]) -> Entry:
-    content = _typed(content, {"problem": "dict", "timings": "list"})
+    more = {"in_block": "dict"} if "in_block" in content else {}
+    content = _typed(content, {"problem": "dict", "timings": "list", **more})
     timings = tuple(_timing(timing) for timing in content["timings"])
     if not timings:
         raise ValueError("an entry has no timings")
@@ -249,15 +270,27 @@ def _entry_from_json(content: dict[str, Any]) -> Entry:
     if not 1 <= min(key.sizes) <= max(key.sizes) < 1 << 31:
         raise ValueError(f"{key} is no problem")
     key.problem()
-    return Entry(key, timings)
+    return Entry(key, timings, _in_block(content["in_block"]) if more else None)
+
+
+def _in_block(content: dict[str, Any]) -> InBlock:
+    content = _typed(content, {"timing": "dict", "us": "list"})
+    return InBlock(_timing(content["timing"]), _microseconds(content["us"]))
+
+
+def _microseconds(numbers: list[Any]) -> tuple[float, float, float]:
+    median, least, most = (float(number) for number in numbers)
+    if not 0 < least <= median <= most < math.inf:
+        raise ValueError(f"a timing of {numbers} us")
+    return median, least, most
 
 
 def _timing(content: dict[str, Any]) -> Timing:
     content = _typed(content, {"variant": "dict", "us": "list", "images": "list", "error": "NoneType float int"})
-    median, least, most = (float(number) for number in content["us"])
+    median, least, most = _microseconds(content["us"])
     error = None if content["error"] is None else float(content["error"])
-    if not 0 < least <= median <= most < math.inf or not 0 <= (error or 0.0) < math.inf:
-        raise ValueError(f"a timing of {content['us']} us with error {error}")
+    if not 0 <= (error or 0.0) < math.inf:
+        raise ValueError(f"a timing with error {error}")
     images = tuple(str(image) for image in content["images"])
     return Timing(variant_from_json(content["variant"]), median, least, most, images, error)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from engines.kernels.launch import LaunchPlan
 from engines.kernels.linear_problem import LinearProblem
-from engines.kernels.linear_variants import linear_candidates
+from engines.kernels.linear_variants import block_candidates, linear_candidates
 from engines.kernels.plan import make_plan
 from engines.kernels.problem import AttentionProblem, Unsupported
 from engines.kernels.tables import Entry, Key, Timing
@@ -38,7 +38,7 @@ def compile_all(
 
     The results are kept, so that a machine without compilers can measure them.
     """
-    work = [(key, variant, target) for key in keys for variant in _candidates(key.problem(), target, multiprocessors)]
+    work = [(key, variant, target) for key in keys for variant in _ahead(key.problem(), target, multiprocessors)]
     count = 0
     with contextlib.ExitStack() as stack:
         results: Iterator[bool] = map(_compiles, work)
@@ -104,6 +104,14 @@ def tune(
         if not any(timing.variant == variant for timing in final)
     ]
     return Entry(key, tuple(_best_of_each_kind(final))), [*final, *rest]
+
+
+def _ahead(problem: AttentionProblem | LinearProblem, target: str, multiprocessors: int) -> Iterable[Variant]:
+    """What is measured by itself or in a block."""
+    variants: list[Variant] = list(_candidates(problem, target, multiprocessors))
+    if isinstance(problem, LinearProblem) and target == "9.0":
+        variants += block_candidates(problem, target, multiprocessors)
+    return dict.fromkeys(variants)
 
 
 def _candidates(problem: AttentionProblem | LinearProblem, target: str, multiprocessors: int) -> Iterable[Variant]:

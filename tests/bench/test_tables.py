@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from bench import attention_ladder, attention_table, engine_table, linear_table
+from bench import attention_ladder, attention_table, block_table, engine_ladder, engine_table, linear_table
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench/results"
@@ -47,7 +47,28 @@ def test_linear_layers_on_an_h200():
     assert shown("engines/kernels/README.md", "linear table") == linear_table.table(RESULTS / "linear/tuning_500m.json")
 
 
+def test_kernels_chosen_in_their_block():
+    made = block_table.table(ROOT / "engines/kernels/tuned/sm90_nvidia-h200.json")
+    assert shown("engines/kernels/README.md", "block table") == made
+
+
+def test_what_each_step_made_of_engines():
+    assert shown("engines/kernels/README.md", "engine ladder") == engine_ladder.table(RESULTS)
+
+
+def test_what_is_said_of_programmatic_launch_and_of_kinds():
+    """The sentences on what is left."""
+    text = " ".join((ROOT / "engines/kernels/README.md").read_text("utf-8").split())
+    graphs = json.loads((RESULTS / "linear/launches_500m_h200.json").read_text("utf-8"))["graphs"]
+    small = graphs[0]
+    gain = small["plain_ms"]["median"] - small["ms"]["median"]
+    assert f"gains {gain:.2f} ms at 256 tokens" in text
+    large = graphs[2]
+    assert large["plain_ms"]["median"] <= large["ms"]["median"]
+    assert all(graph["kinds_ms"] < graph["ms"]["median"] for graph in graphs[1:])
+
+
 def test_engines_on_an_h200():
-    names = ("500m-256", "500m-256_linear", "500m-1024_linear")
+    names = ("500m-256", "500m-256_auto", "500m-256_linear", "500m-512_linear", "500m-1024_linear")
     files = [RESULTS / f"engines/{name}_h200.json" for name in names]
     assert shown("README.md", "engine table") == engine_table.table(files)

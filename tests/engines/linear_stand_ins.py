@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engines.kernels.launch import Image, Launch, LaunchPlan, Pointer, Tensor
-from engines.kernels.linear_plan import _operands
+from engines.kernels.linear_plan import operands_of
 from engines.kernels.linear_problem import LinearProblem
 from engines.kernels.linear_variants import check_linear
 from engines.kernels.problem import FusedKernel, Unsupported
@@ -29,7 +29,7 @@ class LinearStandIn:
         self.asked.append(problem)
         if reason := self.refuse(problem):
             raise Unsupported(reason)
-        inputs, _ = _operands(problem, "B")
+        inputs, _ = operands_of(problem, "B")
         outputs = [Tensor(problem.precision, ("B", problem.rows, problem.width))]
         if problem.statistics:
             outputs.append(Tensor("fp32", ("B", problem.rows, problem.width // RUN, 2)))

@@ -222,6 +222,8 @@ def test_identity_reads_every_file_that_decides():
         "driver.py",
         "measure.py",
         "read_plan.py",
+        "chain.py",
+        "tune_block.py",
         "linear_measure.py",
         "timing.py",
         "tune.py",

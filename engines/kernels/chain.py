@@ -1,7 +1,7 @@
-"""The fused nodes of a lowered graph on the GPU, as their launches alone: no TensorRT between them.
+"""Fused nodes one after the other on the GPU, as their launches alone: an engine's work without TensorRT.
 
 Weights, tables and activations lie where the launches find them, activations in memory that is used again once nobody
-reads it any more, as an engine does. What other operators would give (patches of pixels) is random.
+reads it any more, as an engine does. What is neither a constant nor written by a node (patches of pixels) is random.
 """
 
 from __future__ import annotations
@@ -9,20 +9,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 
-from engines.fused_node import LINEAR, OP_TYPE
 from engines.kernels.driver import LoadedPlan, Prepared, bind, bytes_of
 from engines.kernels.launch import LaunchPlan
-from engines.kernels.read_plan import read_plan
 from engines.kernels.sizes import evaluate
 from engines.kernels.timing import NUMPY
-from engines.lowering import load
 from runtime import cuda
-from runtime.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,7 @@ class Chain:
     """Fused nodes in their order, and the constants that they read by name."""
 
     nodes: tuple[ChainNode, ...]
-    constants: Mapping[str, ir.TensorProtocol]
+    constants: Mapping[str, np.ndarray]
 
     @property
     def launches(self) -> int:
@@ -49,46 +43,47 @@ class Chain:
         return sum(len(node.plan.launches) for node in self.nodes)
 
 
-def read_chain(path: Path) -> Chain:
-    """The fused nodes of a lowered file. Raises InputError where it is no ONNX or has none."""
-    model = load(path)
-    nodes, constants = [], {}
-    for node in model.graph:
-        if node.op_type not in (OP_TYPE, LINEAR):
-            continue
-        read = [value for value in node.inputs if value is not None]
-        constants.update({str(value.name): value.const_value for value in read if value.const_value is not None})
-        plan = read_plan(node.attributes["launch"].as_string(), node.attributes["images"].as_tensor().tobytes())
-        outputs = tuple(str(value.name) for value in node.outputs)
-        variant = node.attributes["variant"].as_string()
-        nodes.append(ChainNode(str(node.name), plan, tuple(str(value.name) for value in read), outputs, variant))
-    if not nodes:
-        raise InputError(
-            f"{path} has no fused nodes: expected what `cat2dog build --linear plugin` leaves beside the ONNX"
-        )
-    return Chain(tuple(nodes), constants)
-
-
 class ChainOnGpu:
     """A chain with its memory, ready to be captured. Close it, or use it in a `with` block.
 
-    Raises ValueError where a node's shapes do not fit its plan, ToolchainError where the GPU refuses.
+    `constants` on the GPU, of another chain that stays open, are used where they have the names of this one's. Raises
+    ValueError where a node's shapes do not fit its plan, ToolchainError where the GPU refuses.
     """
 
-    def __init__(self, chain: Chain, batch: int):
+    def __init__(self, chain: Chain, batch: int, constants: ChainOnGpu | None = None):
         self.chain, self._batch = chain, batch
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._at: dict[str, cuda.DeviceBuffer] = {}
         self._stack = contextlib.ExitStack()
         try:
             self.stream = self._stack.enter_context(cuda.Stream())
-            for name, tensor in chain.constants.items():
-                self._upload(name, tensor.numpy())
+            for name, array in chain.constants.items():
+                if constants is not None and name in constants.chain.constants:
+                    self._shapes[name], self._at[name] = array.shape, constants._at[name]
+                else:
+                    self._upload(name, array)
             self._names = [self._shaped(node) for node in chain.nodes]
             self._place()
         except BaseException:
             self._stack.close()
             raise
+
+    def milliseconds(self, work: Callable[[], None], repeats: int, warm_up: int = 20) -> list[float]:
+        """GPU time of each of `repeats` replays of a graph of `work`."""
+        work()
+        self.stream.synchronize()
+        with cuda.Event() as first, cuda.Event() as second, cuda.Graph(self.stream, work) as graph:
+
+            def once() -> float:
+                first.record(self.stream)
+                graph.launch(self.stream)
+                second.record(self.stream)
+                second.synchronize()
+                return second.milliseconds_since(first)
+
+            for _ in range(warm_up):
+                once()
+            return [once() for _ in range(repeats)]
 
     def prepared(self, programmatic: bool = True, nodes: Sequence[int] | None = None) -> Callable[[], None]:
         """Gives the stream the launches of `nodes` (numbers; default all); without `programmatic` none starts early."""
