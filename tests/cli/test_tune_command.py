@@ -126,6 +126,50 @@ def test_the_second_precision_measures_what_was_fast_in_the_first(gpu, capsys):
     assert [variant.block_m for variant in second] == [64, 32]
 
 
+def test_layers_of_a_block_are_chosen_together_after_they_were_measured(gpu, capsys, monkeypatch):
+    from engines.kernels import library, tune, tune_block
+    from engines.kernels.linear_variants import LinearVariant
+    from engines.kernels.tables import Entry, InBlock, Timing, read_table
+
+    alone, taken = LinearVariant(1, 1, 128, 8), LinearVariant(2, 1, 128, 4)
+    timing = Timing(alone, 9.0, 8.0, 10.0, ("00",), 1e-4)
+    monkeypatch.setattr(tune, "tune", lambda key, *rest: (Entry(key, (timing,)), [timing]))
+    plans, blocks = [], []
+
+    def planner(capability, name):
+        def plan(problem):
+            plans.append((capability, name, problem.queries, problem.qk_norm, problem.rope))
+            return SimpleNamespace(plan="attention")
+
+        return plan
+
+    def together(block, before, target, multiprocessors, progress):
+        blocks.append((block, before, target, multiprocessors))
+        return {name: InBlock(replace(timing, variant=taken), (40.0, 39.0, 41.0)) for name in before}
+
+    monkeypatch.setattr(library, "planner", planner)
+    monkeypatch.setattr(tune_block, "tune_block", together)
+    words = ["tune", "--model", "500m-256", "--kernels", "linear", "--precision", "fp16", "--batch", "1"]
+    assert command.main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[6].startswith("block of 256 tokens, width 1280, fp16, batch 1: 40.0 us a block: qkv linear 128x128")
+    (block, before, target, multiprocessors) = blocks[0]
+    assert (target, multiprocessors, set(before.values()), block.attention) == ("9.0", 132, {alone}, "attention")
+    assert (block.qkv.columns, block.projection.columns, block.up.columns, block.down.inner) == (3840, 1280, 5120, 5120)
+    assert plans == [("9.0", "NVIDIA H100", 256, None, False)]
+    entries = read_table(gpu.folder / "build/kernels/tuned/sm90_nvidia-h100.json").entries
+    assert len(entries) == 6
+    assert [entry.in_block.timing.variant for entry in entries if entry.in_block] == [taken] * 4
+
+
+def test_a_block_whose_attention_turns_is_not_measured_as_a_whole():
+    from cat2dog.config import lookup
+    from cli.tune_keys import block_keys
+
+    assert block_keys(lookup("tiny-128"), "fp16", 1) is None
+    assert list(block_keys(lookup("1b-256"), "fp16", 1)[0]) == ["qkv", "projection", "up", "down"]
+
+
 def test_a_table_of_another_gpu_is_not_added_to(gpu, capsys):
     assert command.main(["tune", "--model", "500m-256", "--batch", "1", "--output", "table.json"]) == 0
     text = (gpu.folder / "table.json").read_text().replace("H100", "H200")

@@ -10,7 +10,17 @@ import pytest
 
 from engines.kernels import images
 from engines.kernels.plan import make_plan
-from engines.kernels.tables import SHIPPED, Entry, ProblemKey, Table, Timing, choose_table, read_table, table_name
+from engines.kernels.tables import (
+    SHIPPED,
+    Entry,
+    InBlock,
+    ProblemKey,
+    Table,
+    Timing,
+    choose_table,
+    read_table,
+    table_name,
+)
 from engines.kernels.tune import hashes
 from engines.kernels.variants import Sm90Variant, TritonVariant
 from runtime.errors import InputError
@@ -38,6 +48,28 @@ def test_round_trip(path):
     first = path.read_bytes()
     read_table(path).write(path)
     assert path.read_bytes() == first
+
+
+def test_what_a_block_takes(tmp_path):
+    path = tmp_path / "table.json"
+    taken = InBlock(SLOW, (40.5, 40.0, 42.0))
+    among = replace(TABLE, entries=(Entry(KEY, (FAST, SLOW), taken),))
+    among.write(path)
+    assert read_table(path) == among
+    assert among.entries[0].choices == (SLOW, FAST, SLOW)
+    assert TABLE.entries[0].choices == (FAST, SLOW)
+    for bad in ({"timing": json.loads(path.read_text())["entries"][0]["timings"][0]}, {"us": [1, 1, 1]}, [], None):
+        content = json.loads(path.read_text())
+        content["entries"][0]["in_block"] = bad
+        other = tmp_path / "bad.json"
+        other.write_text(json.dumps(content))
+        with pytest.raises(InputError, match="is no tuning table"):
+            read_table(other)
+    content = json.loads(path.read_text())
+    content["entries"][0]["in_block"]["us"] = [40.5, 41.0, 42.0]
+    (tmp_path / "bad.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="a timing of"):
+        read_table(tmp_path / "bad.json")
 
 
 def test_an_empty_table_is_one(path):
@@ -236,7 +268,7 @@ def test_shipped_tables_are_read_and_make_plans(compilers, path):
     assert dict(table.compilers) == images.compiler_versions(), "tuned with other compilers than are pinned"
     for entry in table.entries:
         assert list(entry.timings) == sorted(entry.timings, key=lambda timing: timing.median)
-        for timing in entry.timings:
+        for timing in entry.choices:
             plan = make_plan(entry.key.problem(), timing.variant, table.compute_capability)
             assert len(plan.images) == len(timing.images)
 
@@ -244,7 +276,7 @@ def test_shipped_tables_are_read_and_make_plans(compilers, path):
 def compare(path, step=1):
     table = read_table(path)
     for entry in table.entries[::step]:
-        timing = entry.timings[0]
+        timing = entry.choices[0]
         plan = make_plan(entry.key.problem(), timing.variant, table.compute_capability)
         assert hashes(plan) == timing.images, f"{timing.variant} at {entry.key} is not what was measured"
 

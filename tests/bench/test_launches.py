@@ -1,0 +1,49 @@
+"""Fused launches without TensorRT: the chain read from a lowered graph, and what is measured of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import launches
+from engines.fused_node import LINEAR, OP_TYPE
+from engines.lowering import load
+from runtime.errors import InputError
+from tests.engines.test_fused_linear import exported, lowered_of
+
+
+def test_the_chain_is_the_graph():
+    path = lowered_of("gelu")[0].path
+    chain = launches.read_chain(path)
+    nodes = [node for node in load(path).graph if node.op_type in (OP_TYPE, LINEAR)]
+    assert [node.name for node in chain.nodes] == [node.name for node in nodes]
+    assert [node.plan.text() for node in chain.nodes] == [node.attributes["launch"].as_string() for node in nodes]
+    assert chain.launches == sum(node.attributes["launch"].as_string().count("\nkernel ") for node in nodes)
+    written = {name for node in chain.nodes for name in node.outputs}
+    for node in chain.nodes[1:]:
+        assert set(node.inputs) <= written | set(chain.constants)
+        assert len(node.inputs) == len(node.plan.inputs)
+    assert [name for name in chain.nodes[0].inputs if name not in chain.constants] == [nodes[0].inputs[0].name]
+
+
+def test_nodes_that_launch_the_same_are_one_kind():
+    chain = launches.read_chain(lowered_of("gelu")[0].path)
+    kinds = launches._kinds(chain)
+    assert sorted(index for kind in kinds for index in kind) == list(range(len(chain.nodes)))
+    for kind in kinds:
+        assert len({chain.nodes[index].plan.text() for index in kind}) == 1
+
+
+def test_a_graph_without_fused_nodes_is_refused():
+    with pytest.raises(InputError, match="has no fused nodes"):
+        launches.read_chain(exported("gelu"))
+
+
+def test_what_is_said_of_times():
+    said = launches._said([float(number) for number in range(100, 0, -1)])
+    assert said == {"median": 50.5, "least": 1.0, "p95": 96.0, "most": 100.0}
+
+
+def test_the_command_refuses_in_one_line(tmp_path, capsys):
+    assert launches.main(["--onnx", str(tmp_path / "none.onnx"), "--output", str(tmp_path / "x.json")]) == 2
+    assert capsys.readouterr().err.startswith(f"error: there is no ONNX file {tmp_path}/none.onnx")
+    assert not (tmp_path / "x.json").exists()
