@@ -38,13 +38,8 @@
 #define PRODUCERS 128
 #endif
 #define TILES_N ((COLUMNS + BN * CN - 1) / (BN * CN))
-#if GROUPS == 3
-#define CONSUMER_REGISTERS "160"
-#define PRODUCER_REGISTERS "32"
-#else
 #define CONSUMER_REGISTERS "232"
 #define PRODUCER_REGISTERS "40"
-#endif
 // Whether tiles reach over the last column.
 #define RAGGED (COLUMNS % (BN * CN) != 0)
 #define HELPERS (PRODUCERS - 32)

@@ -64,7 +64,7 @@ class LinearVariant:
 
     def __post_init__(self) -> None:
         fits = (
-            self.groups in (1, 2, 3)
+            self.groups in (1, 2)
             and self.each in (1, 2)
             and 16 <= self.block_n <= 256
             and self.block_n % (16 * self.parts * (self.groups if self.side else 1)) == 0
