@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.clocks import Clocks
 from bench.engine_replay import SETS, EngineReplay
 from bench.machine import machine
 from runtime.errors import ToolchainError
@@ -60,7 +61,8 @@ def measure(path: Path, repeats: int, batch: int | None, profile: bool) -> dict[
         stack.callback(engine.close)
         replay = stack.enter_context(EngineReplay(engine, size))
         replay.warm_up()
-        times = replay.times(repeats)
+        with Clocks() as clocks:
+            times = replay.times(repeats)
         layers = replay.layers(load_flavor(manifest.key.flavor)) if profile else None
     return {
         "engine": path.name,
@@ -72,6 +74,7 @@ def measure(path: Path, repeats: int, batch: int | None, profile: bool) -> dict[
             "most": round(max(times), 4),
         },
         "method": f"CUDA graph replay, {SETS} random input sets in turn, {repeats} replays, I/O on the GPU",
+        "gpu_clock": clocks.said,
         **_said(manifest),
         **({"layers": layers} if layers is not None else {}),
     }

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.clocks import Clocks
 from bench.machine import machine
 from engines.fused_node import LINEAR, OP_TYPE
 from engines.kernels.chain import Chain, ChainNode, ChainOnGpu
@@ -77,7 +78,8 @@ def read_chain(path: Path) -> Chain:
 def measure(chain: Chain, batch: int, repeats: int) -> dict[str, Any]:
     """Milliseconds of all launches as one graph, as they are and none early, and microseconds a node of each kind."""
     with ChainOnGpu(chain, batch) as there:
-        whole = there.milliseconds(there.prepared(), repeats)
+        with Clocks() as clocks:
+            whole = there.milliseconds(there.prepared(), repeats)
         plain = there.milliseconds(there.prepared(programmatic=False), repeats)
         kinds = []
         for nodes in _kinds(chain):
@@ -90,6 +92,7 @@ def measure(chain: Chain, batch: int, repeats: int) -> dict[str, Any]:
         "nodes": len(chain.nodes),
         "launches": chain.launches,
         "ms": _said(whole),
+        "gpu_clock": clocks.said,
         "plain_ms": _said(plain),
         "kinds_ms": round(sum(kind["us"] * kind["nodes"] for kind in kinds) / 1e3, 4),
         "kinds": kinds,
