@@ -3,7 +3,8 @@
 #   PYTHON       the Python (3.10 or newer) to make the environment with       make run PYTHON=python3.12
 #   TORCH_INDEX  where to take torch from, for another build of it             make run TORCH_INDEX=https://download.pytorch.org/whl/cpu
 #   HEADERS      folders with TensorRT's headers, where they are not installed make plugin HEADERS=TensorRT/include
-#   SERVE        more options of cat2dog serve                                 make serve SERVE="--page-port 80 --host 0.0.0.0"
+#   SERVE        more options of the server                                    make serve SERVE="--page-port 80 --host 0.0.0.0"
+#   PIPELINE     a diffusers folder                                            make serve-text2image PIPELINE=models/sd15
 #   CAT2DOG_TEST_ENGINE  an engine of this GPU that `make test-gpu` runs and spoils copies of; without, those tests say so
 #   MODELS, PRECISIONS, BATCH, ATTENTION, LINEAR, FLAVOR                             make engines MODELS="models/500m-256" PRECISIONS="fp16 bf16"
 
@@ -22,6 +23,7 @@ HEADERS ?=
 JOBS ?= 2
 MINUTES ?= 8
 SERVE ?=
+PIPELINE ?=
 
 VENV := .venv
 BENCH := build/bench
@@ -30,10 +32,10 @@ SERVING := .venv-serving
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run engines plugin bench report accuracy test test-all test-gpu test-serving serve lint train-demo clean
+.PHONY: help run engines plugin bench report accuracy test test-all test-gpu test-serving serve serve-text2image lint train-demo clean
 
 help: ## what can be made
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: $(PYTHON) is older than 3.10: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
@@ -64,6 +66,13 @@ $(SERVING)/.ready: pyproject.toml serving/constraints.txt
 	@$(PYTHON) -m venv $(SERVING)
 	@$(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check --constraint serving/constraints.txt \
 		--editable '.[serving,codecs]' pytest pytest-timeout pytest-xdist
+	@touch $@
+
+$(SERVING)/.ready-text2image: $(SERVING)/.ready
+	@echo "environment: installing what text to image needs into $(SERVING) ..."
+	@$(if $(TORCH_INDEX),$(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 --index-url $(TORCH_INDEX))
+	@$(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check --constraint serving/constraints.txt \
+		--editable '.[serving,codecs,text2image]'
 	@touch $@
 
 # Engines with fused attention want the plugin library before they are built; TensorRT-RTX has no use for it.
@@ -119,11 +128,15 @@ test-all: $(VENV)/.ready-test ## the long ones too
 test-gpu: $(VENV)/.ready-test ## what needs a GPU, some of it an engine too: CAT2DOG_TEST_ENGINE=FILE.engine
 	@$(BIN)/python -m pytest -m gpu
 
-test-serving: $(VENV)/.ready $(SERVING)/.ready ## the server and model repositories, with a real Triton; CI runs it, too
+test-serving: $(VENV)/.ready $(SERVING)/.ready-text2image ## the server and model repositories, with a real Triton; CI runs it, too
 	@OMP_NUM_THREADS=1 $(SERVING)/bin/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadfile tests/serving
 
 serve: $(VENV)/.ready $(SERVING)/.ready ## $(MODEL) on Triton Inference Server, until Ctrl-C
 	@$(BIN)/cat2dog serve --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION) $(SERVE)
+
+serve-text2image: $(SERVING)/.ready-text2image ## the diffusers folder PIPELINE on Triton Inference Server, until Ctrl-C
+	@test -n "$(PIPELINE)" || { echo "error: which pipeline? make $@ PIPELINE=folder" >&2; exit 2; }
+	@$(SERVING)/bin/python -m serving.text2image_server --pipeline "$(PIPELINE)" $(SERVE)
 
 lint: $(VENV)/.ready-test ## ruff, mypy and the house's import rules
 	@$(BIN)/ruff check --quiet .
