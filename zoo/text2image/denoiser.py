@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from runtime.errors import InputError
 from runtime.runner import Runner
 from zoo.text2image.calls import Call, as_array
-from zoo.text2image.parts import denoiser_name
+from zoo.text2image.parts import denoiser_name, size_of_output
 
 
 class RunnerDenoiser(torch.nn.Module):
@@ -37,9 +38,8 @@ class RunnerDenoiser(torch.nn.Module):
             raise InputError(
                 f"the network takes '{unknown[0]}', which this pipeline's {type(replaced).__name__} does not"
             )
-        sizes = next((spec.shape[-2:] for spec in runner.inputs if len(spec.shape) == 4), (-1, -1))
-        # Height and width in latents that the network is built for; None where any will do, or they are packed.
-        self.latent_size = sizes if min(sizes) > 0 else None
+        # Width and height of pictures in pixels; None for a network that does not say.
+        self.picture_size = size_of_output(runner.outputs[0].name)
         if hasattr(replaced, "add_embedding"):  # SDXL's pipeline asks it for its width
             self.add_embedding = replaced.add_embedding
 
@@ -56,6 +56,10 @@ class RunnerDenoiser(torch.nn.Module):
         from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
         return Transformer2DModelOutput(sample=answer)
+
+    def cache_context(self, name: str) -> AbstractContextManager[None]:
+        """What newer pipelines wrap each call in, for caches between steps; here there are none."""
+        return nullcontext()
 
     def _infer(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
         """As many samples at once as the network takes: guidance asks for two."""

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from runtime.errors import InputError, ToolchainError
 from zoo.text2image import latents
 from zoo.text2image.handed import Handed, Left, Step
-from zoo.text2image.parts import multiple, own_size
+from zoo.text2image.parts import built_size, multiple, own_size
 from zoo.text2image.request import Request, check_side
 
 if TYPE_CHECKING:
@@ -68,6 +68,12 @@ class Painter:
         for name in ("width", "height"):
             if (side := getattr(request, name)) is not None:
                 check_side(name, side, self.multiple)
+        built_for = built_size(self.pipeline)
+        if built_for and self._size(request) != built_for:
+            raise InputError(
+                "a picture of {} x {} was asked for, and the denoiser is built for {} x {}: ask for that, or build "
+                "another".format(*self._size(request), *built_for)
+            )
         if request.upscale and self._upscaler is None:
             raise InputError("no model that enlarges is loaded; give --upscaler FOLDER, or do not ask for it")
         if request.image is not None and request.steps is not None and int(request.steps * request.strength) < 1:

@@ -18,12 +18,11 @@ from runtime.errors import InputError
 from runtime.runner import TensorSpec
 from zoo.text2image.calls import Call, nested, recorded
 from zoo.text2image.painter import Painter
-from zoo.text2image.parts import denoiser_name
+from zoo.text2image.parts import denoiser_name, output_name, own_size
 from zoo.text2image.request import Request
 
 PIPELINE_VARIABLE = "CAT2DOG_TEXT2IMAGE"
 SIZE_VARIABLE = "CAT2DOG_TEXT2IMAGE_SIZE"
-OUTPUT = "denoised"
 # One answer of a denoiser is wrong where its direction is: a picture is made of many of them.
 JUDGE = ("cosine", 0.999)
 # What is denoised to see, and to judge by, what the denoiser is given.
@@ -58,6 +57,8 @@ def denoiser_recipe(pipeline: Any, name: str, width: int | None = None, height: 
     if network.dtype != torch.float32 or network.device.type != "cpu":
         raise InputError(f"a denoiser of {network.dtype} on {network.device} was given; open it as float32 on the cpu")
     calls = denoiser_calls(pipeline, width, height)
+    own = own_size(pipeline)
+    size = (width or own[0], height or own[1])
     first = calls[0]
     with torch.inference_mode():
         answer = Denoiser(network, first)(*first.tensors.values())
@@ -72,7 +73,7 @@ def denoiser_recipe(pipeline: Any, name: str, width: int | None = None, height: 
         name=re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:100] or "denoiser",
         build=lambda: Denoiser(network, first),
         inputs=first.specs(),
-        outputs=[TensorSpec(OUTPUT, "float32", (-1, *answer.shape[1:]))],
+        outputs=[TensorSpec(output_name(*size), "float32", (-1, *answer.shape[1:]))],
         judge=JUDGE,
         sample=sample,
         samples=len(calls),

@@ -185,3 +185,23 @@ def test_a_closed_painter_has_let_go(tmp_path):
     painter.close()
     painter.close()
     assert painter.pipeline is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [tiny.stable_diffusion_xl, tiny.flux], ids=["sdxl", "flux"])
+def test_other_families_paint_and_show_the_way(make):
+    painter = Painter(open_pipeline(str(make()), "cpu"))
+    steps = list(painter.steps(replace(CAT, every=1)))
+    assert [step.number for step in steps] == [1, 2, 3, 4] and all(step.picture.std() > 5 for step in steps)
+    made = painter.pipeline(
+        "a cat",
+        num_inference_steps=4,
+        width=32,
+        height=24,
+        generator=torch.Generator().manual_seed(0),
+        output_type="latent",
+    )
+    with torch.no_grad():
+        assert np.array_equal(latents.decoded(painter.pipeline, made.images, 24, 32)[0], steps[-1].picture)
+    image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    assert painter.paint(replace(CAT, image=image, strength=0.5)).total == 2

@@ -88,6 +88,77 @@ def stable_diffusion_3() -> Path:
 
 
 @lru_cache(maxsize=1)
+def stable_diffusion_xl() -> Path:
+    """SDXL's pipeline: two CLIPs, a UNet that is told sizes too, Euler."""
+    import torch
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=64,
+        attention_head_dim=(2, 2),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=16 + 6 * 8,
+        transformer_layers_per_block=(1, 1),
+        norm_num_groups=8,
+    )
+    tokenizer = _tokenizer()
+    scheduler = EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    pipeline = StableDiffusionXLPipeline(
+        _decoder(force_upcast=True), _clip(), _clip(projection=16), tokenizer, tokenizer, unet, scheduler
+    )
+    return _saved(pipeline, "stable-diffusion-xl")
+
+
+@lru_cache(maxsize=1)
+def flux() -> Path:
+    """Flux's pipeline: CLIP and T5, a transformer over packed patches of latents, guidance as an input."""
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    torch.manual_seed(0)
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        axes_dims_rope=(4, 4, 8),
+        guidance_embeds=True,
+    )
+    words = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("\u2581", -2.0),
+        *((c, -3.0) for c in _LETTERS if c.isalpha()),
+    ]
+    t5 = T5EncoderModel(T5Config(vocab_size=len(words) + 8, d_model=32, d_kv=8, d_ff=37, num_layers=1, num_heads=4))
+    decoder = _decoder(shift_factor=0.06, scaling_factor=1.5, use_quant_conv=False, use_post_quant_conv=False)
+    pipeline = FluxPipeline(
+        FlowMatchEulerDiscreteScheduler(shift=3.0),
+        decoder,
+        _clip(),
+        _tokenizer(),
+        t5,
+        T5Tokenizer(vocab=words, extra_ids=8, model_max_length=32),
+        transformer,
+    )
+    return _saved(pipeline, "flux")
+
+
+@lru_cache(maxsize=1)
 def captioner() -> Path:
     """BLIP, which says something of these thirteen words."""
     import torch
