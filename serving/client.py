@@ -4,45 +4,43 @@
     python -m serving.client --function text2image --set prompt="a dog" --set steps=4 --progress dog.png
 
 In Python: `Client(url).ask("cat2dog", {"image": data, "format": "jpeg"})["dog"]`. It needs
-`tritonclient[grpc]` and numpy, and nothing else of this project.
+`tritonclient[grpc]`, numpy and `client_tensors.py`, and nothing else of this project.
 """
 
 from __future__ import annotations
 
+import asyncio
 import queue
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-import numpy as np
+from serving.client_tensors import (
+    FAILED,
+    TIMED_OUT,
+    ServerRefused,
+    Value,
+    has_outputs,
+    inputs_of,
+    is_final,
+    outputs_of,
+    parameters,
+    refused,
+)
 
-Value = bytes | str | int | float | bool
+__all__ = ["AsyncClient", "Client", "Progress", "ServerRefused", "Value"]
 
-_OK = 200
-_BUSY = 503
-_TIMED_OUT = 504
+# Called with each answer of a stream, and which it is, from 1.
+Progress = Callable[[int, dict[str, Value]], None]
+
 # gRPC's own limits on one message are 4 MB; a picture may be larger.
 _CHANNEL = [("grpc.max_send_message_length", 1 << 30), ("grpc.max_receive_message_length", 1 << 30)]
 
 
-class ServerRefused(Exception):
-    """The server's answer is no: `status` with HTTP's meaning, `reason` one line of what to do."""
-
-    def __init__(self, status: int, reason: str):
-        super().__init__(f"{status}: {reason}")
-        self.status = status
-        self.reason = reason
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether trying again later may help."""
-        return self.status in (_BUSY, _TIMED_OUT)
-
-
 class Client:
-    """A connection to Triton's gRPC port. Threads may share it, but for `stream`, which takes it alone.
+    """A connection to Triton's gRPC port, for any number of threads.
 
-    `timeout` bounds the seconds of each request.
+    `timeout` bounds the seconds until an answer, in a stream until the next one.
     """
 
     def __init__(self, url: str = "127.0.0.1:8001", timeout: float = 60.0):
@@ -61,11 +59,18 @@ class Client:
         except self._triton.InferenceServerException:
             return False
 
-    def ask(self, function: str, values: Mapping[str, Value], id: str = "") -> dict[str, Value]:
-        """The function's outputs. Raises ServerRefused."""
+    def ask(
+        self, function: str, values: Mapping[str, Value], id: str = "", progress: Progress | None = None
+    ) -> dict[str, Value]:
+        """The function's outputs. Raises ServerRefused.
+
+        With `progress`, a stream function is asked for all its answers: each is told, the last returned.
+        """
+        if progress is not None:
+            return self._last(function, values, id, progress)
         try:
             inputs = inputs_of(self._triton, values, self._types_of(function))
-            result = self._client.infer(function, inputs, client_timeout=self._timeout, parameters=_parameters(id))
+            result = self._client.infer(function, inputs, client_timeout=self._timeout, parameters=parameters(id))
         except self._triton.InferenceServerException as fault:
             raise refused(fault) from fault
         return outputs_of(result)
@@ -77,27 +82,33 @@ class Client:
         except self._triton.InferenceServerException as fault:
             raise refused(fault) from fault
         answers: queue.Queue[Any] = queue.Queue()
-        self._client.start_stream(lambda result, error: answers.put((result, error)))
+        # Triton's client has one stream at a time, so that each gets a client of its own.
+        own = self._triton.InferenceServerClient(self._url, channel_args=_CHANNEL)
         try:
-            self._client.async_stream_infer(
-                function,
-                inputs,
-                enable_empty_final_response=True,
-                parameters=_parameters(id),
-            )
+            own.start_stream(lambda result, error: answers.put((result, error)))
+            own.async_stream_infer(function, inputs, enable_empty_final_response=True, parameters=parameters(id))
             while True:
                 try:
                     result, error = answers.get(timeout=self._timeout)
                 except queue.Empty:
-                    raise ServerRefused(_TIMED_OUT, f"nothing came from the server for {self._timeout:g} s") from None
+                    raise ServerRefused(TIMED_OUT, f"nothing came from the server for {self._timeout:g} s") from None
                 if error is not None:
                     raise refused(error)
-                if _has_outputs(result):
+                if has_outputs(result):
                     yield outputs_of(result)
-                if _is_final(result):
+                if is_final(result):
                     return
         finally:
-            self._client.stop_stream(cancel_requests=True)
+            own.stop_stream(cancel_requests=True)
+            own.close()
+
+    def _last(self, function: str, values: Mapping[str, Value], id: str, progress: Progress) -> dict[str, Value]:
+        last: dict[str, Value] | None = None
+        for number, last in enumerate(self.stream(f"{function}_stream", values, id), 1):
+            progress(number, last)
+        if last is None:
+            raise ServerRefused(FAILED, "the stream had no answer")
+        return last
 
     def _types_of(self, function: str) -> dict[str, str]:
         if function not in self._types:
@@ -121,11 +132,13 @@ class AsyncClient:
     """As `Client`, for asyncio."""
 
     def __init__(self, url: str = "127.0.0.1:8001", timeout: float = 60.0):
+        import grpc
         import tritonclient.grpc as triton
         import tritonclient.grpc.aio as aio
 
         self._timeout = timeout
         self._triton = triton
+        self._lost = grpc.RpcError
         self._client = aio.InferenceServerClient(url, channel_args=_CHANNEL)
         self._types: dict[str, dict[str, str]] = {}
 
@@ -136,12 +149,21 @@ class AsyncClient:
         except self._triton.InferenceServerException:
             return False
 
-    async def ask(self, function: str, values: Mapping[str, Value], id: str = "") -> dict[str, Value]:
-        """As `Client.ask`."""
+    async def ask(
+        self,
+        function: str,
+        values: Mapping[str, Value],
+        id: str = "",
+        progress: Progress | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> dict[str, Value]:
+        """As `Client.ask`; `more` are further parameters of the request. Cancelling it tells the server."""
+        if progress is not None:
+            return await self._last(function, values, id, progress)
         try:
             inputs = inputs_of(self._triton, values, await self._types_of(function))
             result = await self._client.infer(
-                function, inputs, client_timeout=self._timeout, parameters=_parameters(id)
+                function, inputs, client_timeout=self._timeout, parameters=parameters(id, more)
             )
         except self._triton.InferenceServerException as fault:
             raise refused(fault) from fault
@@ -157,25 +179,40 @@ class AsyncClient:
             "model_name": function,
             "inputs": inputs,
             "enable_empty_final_response": True,
-            "parameters": _parameters(id),
+            "parameters": parameters(id),
         }
 
         async def requests() -> AsyncIterator[dict[str, Any]]:
             yield request
 
-        call = self._client.stream_infer(requests(), stream_timeout=self._timeout)
+        call = self._client.stream_infer(requests())
         try:
-            async for result, error in call:
+            while True:
+                try:
+                    result, error = await asyncio.wait_for(anext(call), self._timeout)
+                except StopAsyncIteration:
+                    return
+                except asyncio.TimeoutError:
+                    raise ServerRefused(TIMED_OUT, f"nothing came from the server for {self._timeout:g} s") from None
                 if error is not None:
                     raise refused(error)
-                if _has_outputs(result):
+                if has_outputs(result):
                     yield outputs_of(result)
-                if _is_final(result):
+                if is_final(result):
                     return
-        except self._triton.InferenceServerException as fault:
+        except (self._triton.InferenceServerException, self._lost) as fault:
             raise refused(fault) from fault
         finally:
             call.cancel()
+
+    async def _last(self, function: str, values: Mapping[str, Value], id: str, progress: Progress) -> dict[str, Value]:
+        number, last = 0, None
+        async for last in self.stream(f"{function}_stream", values, id):
+            number += 1
+            progress(number, last)
+        if last is None:
+            raise ServerRefused(FAILED, "the stream had no answer")
+        return last
 
     async def _types_of(self, function: str) -> dict[str, str]:
         if function not in self._types:
@@ -191,61 +228,6 @@ class AsyncClient:
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
-
-
-def inputs_of(triton: Any, values: Mapping[str, Value], types: Mapping[str, str], batched: bool = True) -> list[Any]:
-    """Triton's inputs, each of one value, of the type that the server names; of the value's own where it has none."""
-    inputs = []
-    for name, value in values.items():
-        array, datatype = _array(float(value) if types.get(name) == "FP32" and type(value) is int else value)
-        tensor = triton.InferInput(name, [1, 1] if batched else [1], datatype)
-        tensor.set_data_from_numpy(array.reshape(tensor.shape()))
-        inputs.append(tensor)
-    return inputs
-
-
-def outputs_of(result: Any) -> dict[str, Value]:
-    """The outputs of one answer. Raises ServerRefused where its status is not 200."""
-    names = [output.name for output in result.get_response().outputs]
-    outputs = {name: result.as_numpy(name).reshape(-1)[0] for name in names}
-    status = int(outputs.pop("status", _OK))
-    reason = outputs.pop("reason", b"")
-    if status != _OK:
-        raise ServerRefused(status, reason.decode("utf-8", "replace"))
-    return {name: value if isinstance(value, (bytes, str)) else value.item() for name, value in outputs.items()}
-
-
-def refused(error: Exception) -> ServerRefused:
-    """What Triton itself refused (its queue is full, its time is up, it stops) with the status that HTTP gives it."""
-    code = str(getattr(error, "status", lambda: "")() or "").rpartition(".")[2]
-    known = {"UNAVAILABLE": _BUSY, "DEADLINE_EXCEEDED": _TIMED_OUT, "INVALID_ARGUMENT": 400, "NOT_FOUND": 404}
-    message = getattr(error, "message", lambda: str(error))() or str(error)
-    return ServerRefused(known.get(code, 500), " ".join(str(message).split()))
-
-
-def _parameters(id: str) -> dict[str, str] | None:
-    return {"id": id} if id else None
-
-
-def _array(value: Value) -> tuple[np.ndarray, str]:
-    if isinstance(value, bool):
-        return np.array([value], np.bool_), "BOOL"
-    if isinstance(value, int):
-        return np.array([value], np.int32), "INT32"
-    if isinstance(value, float):
-        return np.array([value], np.float32), "FP32"
-    array = np.empty(1, object)  # numpy's own byte strings lose zeros at their end
-    array[0] = value.encode() if isinstance(value, str) else value
-    return array, "BYTES"
-
-
-def _has_outputs(result: Any) -> bool:
-    return len(result.get_response().outputs) > 0
-
-
-def _is_final(result: Any) -> bool:
-    parameter = result.get_response().parameters.get("triton_final_response")
-    return bool(parameter and parameter.bool_param)
 
 
 if __name__ == "__main__":

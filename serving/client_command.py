@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving.client import Client, ServerRefused, Value
+from serving.client import Client, Progress, ServerRefused, Value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.image is not None:
             values["image"] = args.image.read_bytes()
         with Client(args.url, args.timeout) as client:
-            outputs = _streamed(client, args.function, values) if args.progress else client.ask(args.function, values)
+            outputs = client.ask(args.function, values, progress=_teller() if args.progress else None)
         _write(args.output, outputs)
     except ServerRefused as error:
         print(f"error: the server refused, {error}", file=sys.stderr)
@@ -40,13 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _streamed(client: Client, function: str, values: dict[str, Value]) -> dict[str, Value]:
+def _teller() -> Progress:
     began = time.monotonic()
-    last: dict[str, Value] = {}
-    for number, last in enumerate(client.stream(f"{function}_stream", values), 1):
-        told = ", ".join(f"{name} {_told(value)}" for name, value in last.items())
+
+    def tell(number: int, answer: dict[str, Value]) -> None:
+        told = ", ".join(f"{name} {_told(value)}" for name, value in answer.items())
         print(f"{time.monotonic() - began:7.2f} s  answer {number}: {told}", file=sys.stderr)
-    return last
+
+    return tell
 
 
 def _write(path: Path, outputs: dict[str, Value]) -> None:
