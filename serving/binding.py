@@ -12,6 +12,7 @@ import numpy as np
 
 from runtime.errors import GpuLost
 from serving import rows
+from serving.arrivals import Arrivals
 from serving.function import BUSY, FAILED, OK, Answer, Ask, Function, Refusal, Value
 from serving.log import JsonLog
 from serving.tally import Tally
@@ -26,10 +27,18 @@ class Binding:
     says that this process cannot answer any more.
     """
 
-    def __init__(self, function: Function, log: JsonLog, tally: Tally, lost: Callable[[BaseException], None]):
+    def __init__(
+        self,
+        function: Function,
+        log: JsonLog,
+        tally: Tally,
+        arrivals: Arrivals,
+        lost: Callable[[BaseException], None],
+    ):
         self.function = function
         self._log = log
         self._tally = tally
+        self._arrivals = arrivals
         self._lost = lost
 
     def infer_functions(self) -> list[Callable[[Sequence[Any]], Responses]]:
@@ -38,8 +47,7 @@ class Binding:
 
     def infer(self, requests: Sequence[Any]) -> Responses:
         """Answer what Triton's batcher brought together: PyTriton's requests, each with `data` and `parameters`."""
-        arrived = time.monotonic()
-        parcels = [_Parcel(request.data, request.parameters or {}, arrived) for request in requests]
+        parcels = [_Parcel(request.data, request.parameters or {}, self._arrivals) for request in requests]
         travellers = [each for parcel in parcels for each in parcel.travellers]
         for each in travellers:
             self._check(each)
@@ -58,7 +66,7 @@ class Binding:
         self._log("request", function=self.function.name, id=traveller.id, fields=described(traveller.row))
         try:
             values = rows.values_of(self.function.inputs, traveller.row, traveller.parameters)
-            traveller.ask = Ask(traveller.id, values, traveller.arrived)
+            traveller.ask = Ask(traveller.id, values, traveller.timing.accepted)
         except Refusal as refusal:
             traveller.result = refusal
 
@@ -66,6 +74,8 @@ class Binding:
         if not travellers:
             return
         asks = [each.ask for each in travellers if each.ask is not None]
+        for each in travellers:
+            each.timing.begin()
         try:
             results: Sequence[Answer | Refusal] = self.function.answer(asks)
         except Exception as error:  # noqa: BLE001 (whatever it is, each request gets an answer)
@@ -74,9 +84,44 @@ class Binding:
                 self._lost(error)
         for each, result in zip(travellers, results, strict=True):
             each.result = result
+            each.timing.end()
 
     def _report(self, traveller: Traveller) -> None:
         report(self._log, self._tally, self.function.name, traveller)
+
+
+class Timing:
+    """How long a request waited and was worked on, whose parameters these are.
+
+    One that came through the front was accepted there; of any other nothing is known before Triton handed it on.
+    """
+
+    def __init__(self, arrivals: Arrivals, parameters: Mapping[str, Any]):
+        accepted = arrivals.of(parameters)
+        self.through = "triton" if accepted is None else "front"
+        self.accepted = time.monotonic() if accepted is None else accepted
+        self._begun: float | None = None
+        self._ended: float | None = None
+
+    def begin(self) -> None:
+        """The function is asked now."""
+        self._begun = time.monotonic()
+
+    def end(self) -> None:
+        """It has answered."""
+        self._ended = time.monotonic()
+
+    def facts(self, waited_ms: float) -> dict[str, Any]:
+        """`queue_ms` until the function works on it, `compute_ms` while it does, `total_ms` until now."""
+        now = time.monotonic()
+        ended = now if self._ended is None else self._ended
+        begun = ended if self._begun is None else self._begun
+        return {
+            "through": self.through,
+            "queue_ms": (begun - self.accepted) * 1000 + waited_ms,
+            "compute_ms": (ended - begun) * 1000 - waited_ms,
+            "total_ms": (now - self.accepted) * 1000,
+        }
 
 
 @dataclass
@@ -86,7 +131,7 @@ class Traveller:
     id: str
     row: Mapping[str, Value]
     parameters: Mapping[str, Any]
-    arrived: float
+    timing: Timing
     ask: Ask | None = None
     result: Answer | Refusal | None = None
 
@@ -97,7 +142,7 @@ class _Parcel:
 
     data: Mapping[str, np.ndarray]
     parameters: Mapping[str, Any]
-    arrived: float
+    arrivals: Arrivals
     travellers: list[Traveller] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -105,7 +150,8 @@ class _Parcel:
         found = rows.rows_of(self.data, True)
         ids = [name] if len(found) == 1 else [f"{name}-{number}" for number in range(len(found))]
         self.travellers = [
-            Traveller(id, row, self.parameters, self.arrived) for id, row in zip(ids, found, strict=True)
+            Traveller(id, row, self.parameters, Timing(self.arrivals, self.parameters))
+            for id, row in zip(ids, found, strict=True)
         ]
 
     def results(self) -> list[Answer | Refusal]:
@@ -138,26 +184,14 @@ def fault(error: BaseException, log: JsonLog, function: str, ids: Sequence[str])
 def report(log: JsonLog, tally: Tally, function: str, traveller: Traveller, **facts: Value) -> None:
     """The response's line in the log, and its counts."""
     result = traveller.result
-    total = time.monotonic() - traveller.arrived
+    if result is None:
+        return
+    told: dict[str, Any]
+    steps: Mapping[str, Value] = {}
     if isinstance(result, Answer):
-        log(
-            "response",
-            function=function,
-            id=traveller.id,
-            status=OK,
-            fields=described(result.values),
-            **{**result.log, **facts},
-            total_ms=total * 1000,
-        )
-        tally.count(function, OK, total, result.log)
-    elif isinstance(result, Refusal):
-        log(
-            "response",
-            function=function,
-            id=traveller.id,
-            status=result.status,
-            reason=result.reason,
-            **facts,
-            total_ms=total * 1000,
-        )
-        tally.count(function, result.status, total, {})
+        status, told, steps = OK, {"fields": described(result.values)}, result.log
+    else:
+        status, told = result.status, {"reason": result.reason}
+    times = traveller.timing.facts(result.waited_ms)
+    log("response", function=function, id=traveller.id, status=status, **told, **{**steps, **facts, **times})
+    tally.count(function, status, {**steps, **times})

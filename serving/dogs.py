@@ -121,10 +121,10 @@ class _Journey:
                 "resolution": self.resolution,
                 "batch": self.batch,
                 "decode_ms": (self.decoded - self.began) * 1000,
-                "lane_ms": (self.started - self.queued) * 1000,
-                "compute_ms": (self.computed - self.started) * 1000,
+                "network_ms": (self.computed - self.started) * 1000,
                 "encode_ms": (self.encoded - self.computed) * 1000,
             },
+            waited_ms=(self.started - self.queued) * 1000,
         )
 
 

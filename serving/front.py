@@ -4,7 +4,8 @@
     POST /v1/text2image                         or all fields as one JSON object, bytes as base64
     GET  / /healthz /readyz /metrics
 
-A body is read only as far as the function's limits go. What is wrong is told as JSON: status, reason, id.
+A body is read only as far as the function's limits go. What is wrong is told as JSON: status, reason, id. A client that
+goes away takes its request with it, where Triton has not handed it on yet.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from aiohttp import web
+from aiohttp import ClientError, web
 
 from runtime.errors import ToolchainError
+from serving.arrivals import Arrivals
 from serving.client import AsyncClient, ServerRefused
 from serving.function import BAD_INPUT, BUSY, FAILED, TOO_LARGE, Field, Function, Refusal, StreamFunction, Value
 from serving.log import JsonLog
@@ -30,23 +33,36 @@ from serving.tally import Tally
 
 PAGE = Path(__file__).with_name("page.html")
 _NOT_FOUND, _TOO_SLOW = 404, 408
+# Only the log sees it: there is nobody left to tell.
+_LEFT = 499
 _LONGEST_ANSWER_SECONDS = 600.0
 _TEXT_BYTES = 1 << 20
 _CHUNK = 1 << 16
+# Names, numbers and punctuation of a JSON object, beside its texts and bytes.
+_JSON_ROOM = 4096
 _SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"RIFF", "image/webp"))
 
 
 class Front:
     """Serves from a thread of its own, from `start` to `close`."""
 
-    def __init__(self, functions: Sequence[Function | StreamFunction], settings: Settings, log: JsonLog, tally: Tally):
+    def __init__(
+        self,
+        functions: Sequence[Function | StreamFunction],
+        settings: Settings,
+        log: JsonLog,
+        tally: Tally,
+        arrivals: Arrivals,
+    ):
         self._functions = {each.name: each for each in functions}
         self._settings = settings
         self._log = log
         self._tally = tally
+        self._arrivals = arrivals
         self._page = PAGE.read_bytes()
         self._under_way = 0
         self._stopping = False
+        self._closing = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="front", daemon=True)
         self._runner: web.AppRunner | None = None
@@ -86,11 +102,12 @@ class Front:
         app.router.add_get("/readyz", self._get_ready)
         app.router.add_get("/metrics", self._get_metrics)
         app.router.add_post("/v1/{function}", self._post)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
         await self._runner.setup()
         await web.TCPSite(self._runner, here.host, here.page).start()
 
     async def _close(self) -> None:
+        self._closing = True
         if self._runner is not None:
             await self._runner.cleanup()
         if self._client is not None:
@@ -116,28 +133,32 @@ class Front:
     async def _post(self, request: web.Request) -> web.StreamResponse:
         began = time.monotonic()
         id = request_id({"id": request.headers.get("X-Request-Id")})
-        self._under_way += 1
-        size = 0
+        self._count(1)
+        name = request.match_info["function"]
+        facts: dict[str, Any] = {"function": name[:64], "id": id}
         try:
-            function = self._function(request.match_info["function"])
+            function = self._function(name)
             values = await _values(request, function.inputs, self._settings.timeout)
-            size = sum(len(value) for value in values.values() if isinstance(value, bytes))
-            status, answer = 200, await self._answer(function, values, id)
+            facts["bytes_in"] = sum(len(value) for value in values.values() if isinstance(value, bytes))
+            facts["body_ms"] = (time.monotonic() - began) * 1000
+            facts["status"], answer = 200, await self._answer(function, values, id)
+            facts["bytes_out"] = len(answer.body) if isinstance(answer.body, bytes) else None
         except (Refusal, ServerRefused) as refusal:
-            status, answer = refusal.status, _refused(refusal.status, refusal.reason, id)
+            facts["status"], answer = refusal.status, _refused(refusal.status, refusal.reason, id)
+        except (asyncio.CancelledError, OSError, ClientError):
+            facts["status"] = BUSY if self._closing else _LEFT
+            if name in self._functions and not self._closing:
+                self._tally.left(name)
+            raise
         finally:
-            self._under_way -= 1
+            self._count(-1)
+            self._log("http", **facts, total_ms=(time.monotonic() - began) * 1000)
         answer.headers["X-Request-Id"] = id
-        self._log(
-            "http",
-            function=request.match_info["function"][:64],
-            id=id,
-            status=status,
-            bytes_in=size,
-            bytes_out=len(answer.body) if isinstance(answer.body, bytes) else None,
-            total_ms=(time.monotonic() - began) * 1000,
-        )
         return answer
+
+    def _count(self, more: int) -> None:
+        self._under_way += more
+        self._tally.under_way.set(self._under_way)
 
     def _function(self, name: str) -> Function | StreamFunction:
         if self._stopping:
@@ -148,7 +169,8 @@ class Front:
 
     async def _answer(self, function: Function | StreamFunction, values: Mapping[str, Value], id: str) -> web.Response:
         assert self._client is not None
-        outputs = await self._client.ask(function.name, values, id)
+        with self._arrivals.noted() as arrival:
+            outputs = await self._client.ask(function.name, values, id, more=arrival)
         named = {each.name: outputs[each.name] for each in function.outputs}
         body = next((named[each.name] for each in function.outputs if each.kind == "bytes"), None)
         if not isinstance(body, bytes):
@@ -162,7 +184,7 @@ async def _values(request: web.Request, fields: Sequence[Field], seconds: float)
     most = sum(int(each.most or _TEXT_BYTES) for each in fields if each.kind in ("bytes", "text"))
     is_json = request.content_type == "application/json"
     try:
-        body = await asyncio.wait_for(_body(request, 2 * most if is_json else most), seconds)
+        body = await asyncio.wait_for(_body(request, 2 * most + _JSON_ROOM if is_json else most), seconds)
     except asyncio.TimeoutError as error:
         raise Refusal(_TOO_SLOW, f"the body did not come within {seconds:g} s") from error
     kinds = {each.name: each for each in fields}

@@ -25,12 +25,16 @@ TIMED_OUT = 504
 
 
 class Refusal(Exception):
-    """Why one request is not answered: a status with HTTP's meaning, and one line of what to do."""
+    """Why one request is not answered: a status with HTTP's meaning, and one line of what to do.
 
-    def __init__(self, status: int, reason: str):
+    `waited_ms` is as in `Answer`.
+    """
+
+    def __init__(self, status: int, reason: str, waited_ms: float = 0.0):
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.waited_ms = waited_ms
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Field:
 class Ask:
     """One request: `id` stands in every line of the log about it; `values` have passed the checks of their fields.
 
-    `arrived` is `time.monotonic()` when it came into this process.
+    `arrived` is `time.monotonic()` when it was accepted.
     """
 
     id: str
@@ -107,11 +111,13 @@ class Ask:
 class Answer:
     """What a function gives: the values of its outputs, and what the log should say of the work.
 
-    `log` has milliseconds (`compute_ms`, …) and other numbers or short texts.
+    `log` has the milliseconds of each step (`decode_ms`, …) and other numbers or short texts. `waited_ms` is how long
+    the request waited inside the function, for a lane or a turn: it counts as waiting, not as computing.
     """
 
     values: Mapping[str, Value]
     log: Mapping[str, Value] = field(default_factory=dict)
+    waited_ms: float = 0.0
 
 
 @runtime_checkable

@@ -18,6 +18,7 @@ from pytriton.triton import Triton, TritonConfig
 
 from runtime.errors import ToolchainError
 from serving import rows
+from serving.arrivals import Arrivals
 from serving.binding import Binding
 from serving.front import Front
 from serving.function import Field, Function, StreamFunction
@@ -45,6 +46,7 @@ class Host:
         self._workspace, was_killed = self._resources.enter_context(workspace())
         self.settings = settings.chosen(_AFTER_A_KILL_SECONDS if was_killed else 0.0)
         self.tally = Tally()
+        self._arrivals = Arrivals()
         self._functions = functions
         self._log = log
         self._stopping = threading.Event()
@@ -68,7 +70,7 @@ class Host:
             for function in self._functions:
                 self._bind(self._triton, function)
             self._triton.run()
-            self._front = Front(self._functions, self.settings, self._log, self.tally)
+            self._front = Front(self._functions, self.settings, self._log, self.tally, self._arrivals)
             self._front.start()
         except (PyTritonError, OSError) as error:
             self.close()
@@ -139,7 +141,9 @@ class Host:
     def _bind(self, triton: Triton, function: Function | StreamFunction) -> None:
         if isinstance(function, StreamFunction):
             turns = Turns(function, self.settings.queue, self.settings.timeout)
-            streams = StreamBinding(function, turns, self._log, self.tally, self._lost, self.settings.queue)
+            streams = StreamBinding(
+                function, turns, self._log, self.tally, self._arrivals, self._lost, self.settings.queue
+            )
             self._bindings.append(streams)
             triton.bind(
                 f"{function.name}_stream",
@@ -149,7 +153,7 @@ class Host:
                 config=ModelConfig(batching=False, decoupled=True),
             )
             function = LastOnly(function, turns)
-        binding = Binding(function, self._log, self.tally, self._lost)
+        binding = Binding(function, self._log, self.tally, self._arrivals, self._lost)
         triton.bind(
             function.name,
             binding.infer_functions(),

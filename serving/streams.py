@@ -7,12 +7,14 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from runtime.errors import Busy, GpuLost
 from runtime.pool import Pool
 from serving import rows
-from serving.binding import Responses, Traveller, described, fault, report
+from serving.arrivals import Arrivals
+from serving.binding import Responses, Timing, Traveller, described, fault, report
 from serving.function import BUSY, FAILED, Answer, Ask, Refusal, StreamFunction
 from serving.log import JsonLog
 from serving.tally import Tally
@@ -58,6 +60,7 @@ class StreamBinding:
         turns: Turns,
         log: JsonLog,
         tally: Tally,
+        arrivals: Arrivals,
         lost: Callable[[BaseException], None],
         queue: int,
     ):
@@ -66,6 +69,7 @@ class StreamBinding:
         self._turns = turns
         self._log = log
         self._tally = tally
+        self._arrivals = arrivals
         self._lost = lost
         self._queue = queue
         self._waiting = 0
@@ -77,12 +81,13 @@ class StreamBinding:
         (request,) = requests  # Triton brings no requests together for a model without batches
         parameters = request.parameters or {}
         (row,) = rows.rows_of(request.data, False)
-        traveller = Traveller(rows.request_id(parameters), row, parameters, time.monotonic())
+        timing = Timing(self._arrivals, parameters)
+        traveller = Traveller(rows.request_id(parameters), row, parameters, timing)
         self._log("request", function=self._name, id=traveller.id, fields=described(row))
         facts: dict[str, Any] = {"pieces": 0}
         try:
             values = rows.values_of(self.function.inputs, row, parameters)
-            async for answer in self._pieces(Ask(traveller.id, values, traveller.arrived), facts):
+            async for answer in self._pieces(Ask(traveller.id, values, timing.accepted), timing):
                 traveller.result = answer
                 facts["pieces"] += 1
                 yield [rows.response(self.function.outputs, [answer], parameters, False)]
@@ -98,7 +103,7 @@ class StreamBinding:
         if isinstance(traveller.result, Refusal):
             yield [rows.response(self.function.outputs, [traveller.result], parameters, False)]
 
-    async def _pieces(self, ask: Ask, facts: dict[str, Any]) -> AsyncIterator[Answer]:
+    async def _pieces(self, ask: Ask, timing: Timing) -> AsyncIterator[Answer]:
         """The function's answers, made in a thread so that others' are sent meanwhile."""
         loop = asyncio.get_running_loop()
         if self._waiting >= self._queue:
@@ -108,7 +113,7 @@ class StreamBinding:
             turn = await loop.run_in_executor(self._waiters, self._turns.take)
         finally:
             self._waiting -= 1
-        facts["queue_ms"] = (time.monotonic() - ask.arrived) * 1000
+        timing.begin()
         iterator = self.function.stream(ask)
         try:
             while (answer := await loop.run_in_executor(self._workers, next, iterator, None)) is not None:
@@ -144,13 +149,17 @@ class LastOnly:
 
     def _last(self, ask: Ask) -> Answer | Refusal:
         last: Answer | None = None
+        waiting = time.monotonic()
+        waited = None
         try:
             with self._turns.one():
+                waited = (time.monotonic() - waiting) * 1000
                 for piece in self._function.stream(ask):
                     last = piece
         except Refusal as refusal:
+            refusal.waited_ms = (time.monotonic() - waiting) * 1000 if waited is None else waited
             return refusal
-        return last or _no_answer()
+        return _no_answer() if last is None else replace(last, waited_ms=waited)
 
     def close(self) -> None:
         self._function.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from serving.function import Value
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 _STEP = "_ms"
+_TOTAL = "total_ms"
 
 
 class Tally:
@@ -20,28 +21,37 @@ class Tally:
         self._requests = Counter(
             "cat2dog_requests", "Requests by status (HTTP's meaning)", ["function", "status"], registry=self._registry
         )
+        self._left = Counter(
+            "cat2dog_clients_left", "Clients that went away before their answer", ["function"], registry=self._registry
+        )
+        self.under_way = Gauge("cat2dog_under_way", "Requests that the front has now", registry=self._registry)
         self._seconds = Histogram(
             "cat2dog_request_seconds",
-            "From a request's arrival at the function to its answer",
+            "From accepting a request to its answer",
             ["function"],
             buckets=_SECONDS,
             registry=self._registry,
         )
         self._steps = Histogram(
             "cat2dog_step_seconds",
-            "Each step of an answer",
+            "Each step of an answer, waiting (queue) among them",
             ["function", "step"],
             buckets=_SECONDS,
             registry=self._registry,
         )
 
-    def count(self, function: str, status: int, seconds: float, log: Mapping[str, Value]) -> None:
-        """One request; what `log` calls `…_ms` are its steps."""
+    def count(self, function: str, status: int, log: Mapping[str, Value]) -> None:
+        """One request; `total_ms` of `log` is its time, what else is called `…_ms` are its steps."""
+        log = dict(log)
         self._requests.labels(function, str(status)).inc()
-        self._seconds.labels(function).observe(seconds)
+        self._seconds.labels(function).observe(float(log.pop(_TOTAL)) / 1000)
         for name, value in log.items():
             if name.endswith(_STEP) and isinstance(value, (int, float)):
                 self._steps.labels(function, name.removesuffix(_STEP)).observe(value / 1000)
+
+    def left(self, function: str) -> None:
+        """A client went away before its answer."""
+        self._left.labels(function).inc()
 
     def text(self) -> bytes:
         """Prometheus' text format."""

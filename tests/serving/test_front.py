@@ -53,6 +53,8 @@ def test_health_page_and_metrics(server):
 def test_fields_as_json_or_in_the_query(server):
     assert post_json(server, "/v1/shout", {"text": "hä"}) == (200, {"loud": "HÄ", "batch": 1})
     assert json.loads(call(server, "/v1/shout?text=a%20b&seconds=0.1", b"")[2])["loud"] == "A B"
+    json_type = {"Content-Type": "application/json"}
+    assert call(server, "/v1/count", b'{"most": 2}', **json_type)[::2] == (200, b"\0\0")
 
 
 def test_bytes_come_back_as_they_are_and_the_id_is_kept(server):

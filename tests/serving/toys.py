@@ -43,7 +43,7 @@ class Shout:
         text = str(ask.values["text"])
         if text == "whisper":
             return Refusal(BAD_INPUT, "a whisper cannot be shouted")
-        return Answer({"loud": text.upper(), "batch": batch}, {"batch": batch, "compute_ms": 0.5})
+        return Answer({"loud": text.upper(), "batch": batch}, {"batch": batch, "step_ms": 0.5})
 
 
 class Count:

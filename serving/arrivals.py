@@ -1,0 +1,36 @@
+"""When the front accepted a request, for whoever computes it: Triton does not say how long a request waited."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_PARAMETER = "arrival"
+
+
+class Arrivals:
+    """Times (`time.monotonic()`) by a key that travels with the request. Any thread may ask.
+
+    The key is secret and known only while its request is under way, so that no client can claim a time of its own.
+    """
+
+    def __init__(self) -> None:
+        self._times: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[dict[str, str]]:
+        """The parameter to send along; the time is now, and forgotten afterwards."""
+        key = secrets.token_hex(16)
+        self._times[key] = time.monotonic()
+        try:
+            yield {_PARAMETER: key}
+        finally:
+            del self._times[key]
+
+    def of(self, parameters: Mapping[str, Any]) -> float | None:
+        """When the request with these parameters was accepted; None where it did not come through the front."""
+        key = parameters.get(_PARAMETER)
+        return self._times.get(key) if isinstance(key, str) else None
