@@ -77,6 +77,9 @@ _DECIDING = (
     *("kernels/launch.py", "kernels/problem.py", "kernels/linear_problem.py", "kernels/sizes.py"),
 )
 
+# And how candidates of linear layers are built and timed: what older ones measured is of other engines.
+_TIMING = ("child.py", "configure.py", "layer_types.py", "measure_child.py")
+
 
 @dataclass(frozen=True)
 class BuildRequest:
@@ -224,7 +227,11 @@ def target_gpu(flavor: Flavor, targets: Sequence[str]) -> Gpu | None:
 
 @lru_cache(maxsize=1)
 def _deciding_code() -> str:
-    return sha256_text("".join(sha256_file(Path(__file__).parent / name) for name in _DECIDING))[:16]
+    return _sha256_of(_DECIDING)
+
+
+def _sha256_of(names: Sequence[str]) -> str:
+    return sha256_text("".join(sha256_file(Path(__file__).parent / name) for name in names))[:16]
 
 
 def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, progress: Progress) -> Manifest:
@@ -303,7 +310,9 @@ def _chooser(
         return answer
 
     times = _timing_cache(request, key).with_name(linear_times.FILE)
-    return LinearChooser(request.onnx, times, {**given, **files}, given, measure, progress)
+    # The folder of the times tells the GPU, and the version to three places.
+    identity = {**given, "flavor_version": key.flavor_version, "code": _sha256_of(_TIMING)}
+    return LinearChooser(request.onnx, times, {**given, **files}, identity, measure, progress)
 
 
 def _settled(lowered: Lowered) -> Choose | None:

@@ -60,12 +60,13 @@ class LinearChooser:
         for unit in units_of(lowering.plan(model).planned):
             group = self._group(unit, model, lowering)
             groups.setdefault(group.key, group).units.append(unit)
-        missing = [group for group in groups.values() if group.candidates and group.key not in known]
+        missing = [group for group in groups.values() if group.candidates and not group.complete(known)]
         failures: dict[str, str] = {}
         if missing:
             measured = self._measured(missing, failures)
-            add_times(self.times, measured)
-            known.update(measured)
+            # A form may have failed for want of memory, say: what is kept would rule it out for good.
+            add_times(self.times, {group.key: measured[group.key] for group in missing if group.complete(measured)})
+            known = {**known, **{group.key: measured.get(group.key, {}) for group in missing}}
         choices: dict[str, Choice] = {}
         for group in groups.values():
             for unit in group.units:
@@ -137,6 +138,10 @@ class _Group:
     candidates: dict[tuple[str, ...], ir.Model] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     obstacle: str = ""
+
+    def complete(self, known: Mapping[str, Times]) -> bool:
+        """Whether there are times of every candidate, and of nothing else."""
+        return known.get(self.key, {}).keys() == self.candidates.keys()
 
 
 @contextmanager

@@ -117,6 +117,24 @@ def test_a_second_build_measures_nothing(timer, validation, tmp_path):
     assert len(timer.requests) == 2, "other options make other engines"
 
 
+def test_times_are_of_a_version_and_of_the_code_that_took_them(timer, validation, tmp_path, monkeypatch):
+    build(auto(tmp_path, validation))
+    build(auto(tmp_path, validation, flavor=replace(TENSORRT, version="8.6.0.7")))
+    assert len(timer.requests) == 2, "both versions share a folder"
+    monkeypatch.setattr(room, "_TIMING", room._TIMING[1:])
+    build(auto(tmp_path, validation, force=True))
+    assert len(timer.requests) == 3
+
+
+def test_times_of_other_forms_are_measured_again(timer, validation, tmp_path):
+    built = build(auto(tmp_path, validation))
+    (times,) = (tmp_path / "engines").rglob("linear.json")
+    known = json.loads(times.read_bytes())
+    times.write_text(json.dumps({key: {"fast": 0.1, "": 0.2} for key in known}))
+    again = build(auto(tmp_path, validation, force=True))
+    assert len(timer.requests) == 2 and json.loads(times.read_bytes()) == known and forms_of(again) == forms_of(built)
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"x": {"plugin": "fast"}}', b"\xff" * 9])
 def test_damaged_times_are_measured_again(timer, validation, tmp_path, damage):
     build(auto(tmp_path, validation))
@@ -140,6 +158,9 @@ def test_what_fails_in_one_form_is_chosen_among_the_others(timer, validation, tm
     built = build(auto(tmp_path, validation))
     assert forms_of(built)["embed"] == "tensorrt" and forms_of(built)["blocks.0.attention.qkv"] == "plugin"
     assert "measured but for plugin plugin: no tactic; plugin tensorrt: no tactic: " in built.manifest.linear[0].why
+    timer.time = lambda name, forms: 1.0 if set(forms) == {"plugin"} else 2.0
+    again = build(auto(tmp_path, validation, force=True))
+    assert forms_of(again)["embed"] == "plugin", "what failed once, for want of memory say, is tried again"
 
 
 def test_what_cannot_be_measured_follows_the_tuning_table_and_says_so(timer, validation, tmp_path):
