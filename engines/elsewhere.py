@@ -9,6 +9,7 @@ import collections
 import contextlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -132,6 +133,8 @@ class ChildRunner:
             self._process.stdin.close()
         try:
             self._process.wait(_ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            end(self._process)
         except BaseException:
             end(self._process)
             raise

@@ -18,7 +18,7 @@ from runtime.flavors import python_variable
 from tests.runtime.stand_ins import file_engine
 
 STAND_IN = """
-import os, sys, types
+import os, sys, time, types
 import numpy as np
 from runtime.errors import EngineMismatch, InputError
 from runtime.runner import TensorSpec
@@ -39,7 +39,10 @@ class Runner:
             os._exit(7)
         return {"y": 2 * feed["x/1"], "file": -feed["b"]}
     def __enter__(self): return self
-    def __exit__(self, *given): open(os.environ["ENDED"], "w").close()
+    def __exit__(self, *given):
+        if os.environ.get("HANG"):
+            time.sleep(600)
+        open(os.environ["ENDED"], "w").close()
 
 module = types.ModuleType("runtime.tensorrt_runner")
 module.TensorRTRunner = Runner
@@ -88,6 +91,15 @@ def test_a_child_that_dies_says_why(engine):
                 ToolchainError, match=r"ended with exit code 7 and no answer; last it said: the GPU is on"
             ):
                 runner.infer(feed(-2))
+
+
+def test_one_that_does_not_end_is_killed(engine, monkeypatch):
+    monkeypatch.setenv("HANG", "1")
+    monkeypatch.setattr(elsewhere, "_ENDING_SECONDS", 0.2)
+    runner = ChildRunner(engine, sys.executable)
+    folder = runner._folder
+    runner.close()
+    assert runner._process.returncode == -9 and not folder.exists()
 
 
 def test_what_it_refuses_comes_through(engine, monkeypatch):
