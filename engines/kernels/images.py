@@ -105,10 +105,12 @@ def has_kept(target: str) -> bool:
     """
     compilers = {f"{name} {version}" for name, version in compiler_versions().items()}
     sources = {_source(path.name) for path in (*_HERE.glob("*.cu"), _HERE / "attention_triton.py")}
+    common = _source(_COMMON)
     for path in folder().glob("*.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # damaged: not kept
             recipe = json.loads(path.read_text("utf-8"))["recipe"]
             today = recipe["compiler"] in compilers and recipe["source"] in sources
+            today = today and recipe.get("common", common) == common
             if today and recipe["target"] in (target, _architecture(target)) and path.with_suffix(".cubin").is_file():
                 return True
     return False

@@ -178,7 +178,8 @@ def test_available_where_there_is_a_compiler_or_a_kept_kernel(shipped, kept, mon
     assert library.available("8.6") == "triton is not installed"  # what is kept is for Hopper alone
     (facts,) = kept.glob("*.json")
     good = facts.read_text()
-    for stale in (good.replace("nvrtc", "nvrtc 12"), good.replace(images._source("prepare.cu"), "0" * 64), "{", "[]"):
+    sources = [images._source(name) for name in ("prepare.cu", images._COMMON)]
+    for stale in (good.replace("nvrtc", "nvrtc 12"), *(good.replace(each, "0" * 64) for each in sources), "{", "[]"):
         facts.write_text(stale)
         assert library.available("9.0") == "triton is not installed"
     facts.write_text(good)
