@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = []
     for path in args.onnx:
         try:
+            if args.repeats < 1 or not 1 <= args.batch <= 1 << 16:
+                raise InputError("expected a batch size and repeats of 1 and more")
             chain = read_chain(path)
             cuda.set_device(0)
             rows.append({"onnx": path.name, **measure(chain, args.batch, args.repeats)})
@@ -62,10 +64,16 @@ def read_chain(path: Path) -> Chain:
         if node.op_type not in (OP_TYPE, LINEAR):
             continue
         read = [value for value in node.inputs if value is not None]
-        constants.update(
-            {str(value.name): value.const_value.numpy() for value in read if value.const_value is not None}
-        )
-        plan = read_plan(node.attributes["launch"].as_string(), node.attributes["images"].as_tensor().tobytes())
+        try:
+            constants.update(
+                {str(value.name): value.const_value.numpy() for value in read if value.const_value is not None}
+            )
+        except OSError as error:
+            raise InputError(f"{path}: its weights cannot be read from {error.filename}: {error.strerror}") from error
+        try:
+            plan = read_plan(node.attributes["launch"].as_string(), node.attributes["images"].as_tensor().tobytes())
+        except (KeyError, ValueError) as error:
+            raise InputError(f"{path}: node {node.name}: {error}; lower it again with `cat2dog build`") from error
         inputs, outputs = (tuple(str(value.name) for value in values) for values in (read, node.outputs))
         nodes.append(ChainNode(str(node.name), plan, inputs, outputs, node.attributes["variant"].as_string()))
     if not nodes:

@@ -33,6 +33,14 @@ def read_plan(text: str, data: bytes) -> LaunchPlan:
     Raises ValueError for text that is no plan, and for images that are not those it names.
     """
     lines = _Lines([line.split(" ") for line in text.splitlines()])
+    try:
+        return _plan(lines, data)
+    except IndexError:
+        row = lines.rows[min(lines.at, len(lines.rows)) - 1]
+        raise ValueError(f"a line of a launch plan is too short, about '{' '.join(row)[:80]}'") from None
+
+
+def _plan(lines: _Lines, data: bytes) -> LaunchPlan:
     if [MAGIC.split(" ")] != lines.rows[:1] or lines.rows[-1:] != [["end"]]:
         raise ValueError(f"no launch plan: expected text that begins with '{MAGIC}' and ends with 'end'")
     lines.at = 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+
+import onnx_ir as ir
 import pytest
 
 from bench import launches
@@ -47,3 +50,25 @@ def test_the_command_refuses_in_one_line(tmp_path, capsys):
     assert launches.main(["--onnx", str(tmp_path / "none.onnx"), "--output", str(tmp_path / "x.json")]) == 2
     assert capsys.readouterr().err.startswith(f"error: there is no ONNX file {tmp_path}/none.onnx")
     assert not (tmp_path / "x.json").exists()
+    assert launches.main(["--onnx", "x.onnx", "--output", str(tmp_path / "x.json"), "--repeats", "0"]) == 2
+    assert capsys.readouterr().err == "error: expected a batch size and repeats of 1 and more\n"
+
+
+@pytest.mark.parametrize(("field", "value"), [("launch", "cat2dog-launch 0\nend\n"), ("images", None)])
+def test_a_node_that_holds_no_plan_is_refused_in_one_line(tmp_path, capsys, field, value):
+    whole = lowered_of("gelu")[0].path
+    model = load(whole)
+    node = next(node for node in model.graph if node.op_type == LINEAR)
+    if value is None:
+        del node.attributes[field]
+    else:
+        node.attributes[field] = ir.AttrString(field, value)
+    path = tmp_path / "changed.onnx"
+    ir.save(model, path)
+    assert launches.main(["--onnx", str(path), "--output", str(tmp_path / "x.json")]) == 2
+    assert f"error: {path}: its weights cannot be read from {tmp_path}/" in capsys.readouterr().err
+    for data in whole.parent.glob("*.data"):
+        shutil.copy(data, tmp_path)
+    assert launches.main(["--onnx", str(path), "--output", str(tmp_path / "x.json")]) == 2
+    said = capsys.readouterr().err
+    assert f"node {node.name}: " in said and said.count("\n") == 1

@@ -28,6 +28,8 @@ def test_a_plan_comes_back_as_it_was():
         ("block 384 1 1", "block many 1 1", "line 10 of a launch plan: invalid literal"),
         ("arg workspace B*4096", "arg nowhere 0 0", "operand nowhere is not one of"),
         ("box 64 128 1", "bax 64 128 1", "'bax 64 128 1', expected 'box'"),
+        ("target 90 exact", "target 90", "line 2 of a launch plan: 'target 90', expected 'target'"),
+        ("arg workspace B*4096", "arg", "a line of a launch plan is too short, about '"),
         ("kernel 0 combine", "word 0 combine", "line 25 of a launch plan: 'word' is not expected there"),
     ],
 )
