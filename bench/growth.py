@@ -24,7 +24,7 @@ from bench.machine import machine, versions
 from bench.peers.tensorrt_peer import engine_facts
 from bench.results import peers_result
 from bench.schema import write_result
-from bench.subject import described
+from bench.subject import described, has_fused_layers
 from bench.timing import timing
 from cat2dog.config import Config, load_config
 from cat2dog.folder import find
@@ -84,7 +84,7 @@ def _what(manifest: Manifest) -> tuple[str, str]:
 def peer_name(manifest: Manifest) -> str:
     """As the bench's line-up calls engines of this kind: "tensorrt-plugin-linear"."""
     key = manifest.key
-    linear = "-linear" if key.options.get("linear") == "plugin" else ""
+    linear = "-linear" if has_fused_layers(manifest) else ""
     return f"{key.flavor}-{key.attention}{linear}"
 
 

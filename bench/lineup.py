@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.conductor import Entry
+from bench.subject import has_fused_layers
 from engines.form import choose_form, choose_linear
 from runtime.engine_file import engine_manifest
 from runtime.errors import InputError, ToolchainError
@@ -73,13 +74,9 @@ def filed_engines(subject: Subject) -> dict[str, list[tuple[Path, Manifest]]]:
             continue
         key = manifest.key
         if (key.checkpoint, key.precision) == (subject.checkpoint, subject.precision):
-            linear = "-linear" if _has_fused_layers(manifest) else ""
+            linear = "-linear" if has_fused_layers(manifest) else ""
             found.setdefault(f"{key.flavor} {key.attention}{linear}", []).append((path, manifest))
     return found
-
-
-def _has_fused_layers(manifest: Manifest) -> bool:
-    return manifest.key.options.get("linear") == "plugin" or any(each.form == "plugin" for each in manifest.linear)
 
 
 def _torch(subject: Subject, on_gpu: bool) -> Iterator[Entry]:
@@ -170,7 +167,7 @@ def _engine_entry(
     about = f"TensorRT, {form} attention"
     if engines:
         key = engines[0][1].key
-        linear = ", fused linear layers" if _has_fused_layers(engines[0][1]) else ""
+        linear = ", fused linear layers" if has_fused_layers(engines[0][1]) else ""
         about = f"{key.flavor} {key.flavor_version}, {key.attention} attention{linear}"
         extra = {"engine": engine_facts(engines[0][1])}
     reason = ""

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from bench.growth import main
+from bench.growth import main, peer_name
 from bench.schema import read_result
 from runtime import cuda, gpu, tensorrt_runner
+from runtime.engine_file import engine_manifest
 from runtime.gpu import Gpu
+from runtime.manifest import LinearChoice
 from tests.runtime.fake_cuda import FakeCuda
 from tests.runtime.fake_tensorrt import FakeTensorRT
 from tests.runtime.stand_ins import KEY, file_engine, image_network
@@ -74,3 +76,10 @@ def test_wrong_use(made, tmp_path, capsys, names, words, said):
     engines = [str(made[0][name]) for name in names]
     assert main(["--engine", *engines, "--model", MODEL, *words, "--output", str(tmp_path / "o.json")]) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "o.json").exists()
+
+
+def test_an_engine_whose_layers_were_chosen_has_another_name_than_one_without_kernels_of_ours(made):
+    plain = engine_manifest(made[0]["any"])
+    chosen = {form: (LinearChoice("up", form, "measured"),) for form in ("plugin", "tensorrt")}
+    assert peer_name(plain) == peer_name(replace(plain, linear=chosen["tensorrt"])) == "tensorrt-native"
+    assert peer_name(replace(plain, linear=chosen["plugin"])) == "tensorrt-native-linear"
