@@ -19,6 +19,7 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._times: dict[str, float] = {}
+        self._taken: set[str] = set()
 
     @contextlib.contextmanager
     def noted(self) -> Iterator[dict[str, str]]:
@@ -29,8 +30,16 @@ class Arrivals:
             yield {_PARAMETER: key}
         finally:
             del self._times[key]
+            self._taken.discard(key)
 
     def of(self, parameters: Mapping[str, Any]) -> float | None:
         """When the request with these parameters was accepted; None where it did not come through the front."""
         key = parameters.get(_PARAMETER)
-        return self._times.get(key) if isinstance(key, str) else None
+        if not isinstance(key, str) or key not in self._times:
+            return None
+        self._taken.add(key)
+        return self._times.get(key)
+
+    def is_taken(self, parameters: Mapping[str, str]) -> bool:
+        """Whether `of` was asked about it: then Triton has handed the request on."""
+        return parameters[_PARAMETER] in self._taken

@@ -61,6 +61,7 @@ class Front:
         self._arrivals = arrivals
         self._page = PAGE.read_bytes()
         self._under_way = 0
+        self._given_up: set[asyncio.Future[dict[str, Value]]] = set()
         self._stopping = False
         self._closing = False
         self._loop = asyncio.new_event_loop()
@@ -156,6 +157,12 @@ class Front:
         answer.headers["X-Request-Id"] = id
         return answer
 
+    def _forget(self, asked: asyncio.Future[dict[str, Value]]) -> None:
+        """Nobody wants to know any more what came of it."""
+        self._given_up.discard(asked)
+        if not asked.cancelled():
+            asked.exception()
+
     def _count(self, more: int) -> None:
         self._under_way += more
         self._tally.under_way.set(self._under_way)
@@ -170,7 +177,16 @@ class Front:
     async def _answer(self, function: Function | StreamFunction, values: Mapping[str, Value], id: str) -> web.Response:
         assert self._client is not None
         with self._arrivals.noted() as arrival:
-            outputs = await self._client.ask(function.name, values, id, more=arrival)
+            asked = asyncio.ensure_future(self._client.ask(function.name, values, id, more=arrival))
+            try:
+                outputs = await asyncio.shield(asked)
+            except asyncio.CancelledError:
+                self._given_up.add(asked)
+                asked.add_done_callback(self._forget)
+                # To cancel what is being worked on would make Triton's Python backend idle for half a second.
+                if not self._arrivals.is_taken(arrival):
+                    asked.cancel()
+                raise
         named = {each.name: outputs[each.name] for each in function.outputs}
         body = next((named[each.name] for each in function.outputs if each.kind == "bytes"), None)
         if not isinstance(body, bytes):

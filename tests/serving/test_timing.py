@@ -20,6 +20,9 @@ def test_an_arrival_is_known_while_its_request_is_under_way():
         assert first != second
         for claimed in ({}, {"arrival": "0"}, {"arrival": 1}, {"id": first["arrival"]}):
             assert arrivals.of(claimed) is None
+        assert arrivals.is_taken(first)
+    with arrivals.noted() as third:
+        assert not arrivals.is_taken(third)
     assert arrivals.of(first) is arrivals.of(second) is None
 
 
