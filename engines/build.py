@@ -307,6 +307,8 @@ def _chooser(
         count = sum(len(unit["candidates"]) for unit in asked["units"])
         seconds = time.perf_counter() - began
         notes.append(f"linear layers: {len(asked['units'])} units in {count} forms, measured in {seconds:.0f} s")
+        held = [result["held"] for unit in answer["units"] for result in unit if "held" in result]
+        notes.extend(f"linear layers: {held.count(how)} of these forms were {how}" for how in dict.fromkeys(held))
         return answer
 
     times = _timing_cache(request, key).with_name(linear_times.FILE)

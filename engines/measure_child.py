@@ -35,6 +35,8 @@ _WARM_UP, _ROUNDS = 5, 41
 def measure(request: Mapping[str, Any], progress: Any) -> dict[str, Any]:
     """`units`: for each unit of the request, for each candidate, `milliseconds` of one run, or the `error` instead.
 
+    `held` says how it was built where TensorRT could not build it in the precisions of the graph.
+
     Raises GpuLost where a candidate breaks the GPU for this process.
     """
     trt = load_flavor(request["flavor"])
@@ -55,6 +57,8 @@ def measure(request: Mapping[str, Any], progress: Any) -> dict[str, Any]:
             done += 1
             try:
                 made.append(_made(trt, {**request, **candidate}, log))
+                if made[-1].notes:
+                    result["held"] = made[-1].notes[-1]
             except GpuLost:
                 raise
             except ToolchainError as error:

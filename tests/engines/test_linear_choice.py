@@ -174,6 +174,18 @@ def test_what_cannot_be_measured_follows_the_tuning_table_and_says_so(timer, val
     assert len(timer.requests) == 2, "what failed is tried again"
 
 
+def test_forms_that_were_timed_in_other_precisions_are_noted(timer, validation, tmp_path, monkeypatch):
+    def held(*given):
+        answer = timer(*given)
+        for unit in answer.get("units", ()):
+            unit[0]["held"] = "built with every layer in FP32"
+        return answer
+
+    monkeypatch.setattr(room, "run_child", held)
+    notes = build(auto(tmp_path, validation)).manifest.build.notes
+    assert "linear layers: 4 of these forms were built with every layer in FP32" in notes
+
+
 def test_a_child_that_dies_is_said_with_the_ways_out(timer, validation, tmp_path, monkeypatch):
     def die(python, module, request, progress, verbose=False):
         raise ToolchainError(f"{module} was ended by SIGSEGV; nothing was filed")

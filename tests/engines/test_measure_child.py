@@ -37,13 +37,13 @@ def house(monkeypatch):
         Tensor("y", Mode.OUTPUT, (2, 8, 4), "HALF"),
     ]
     trt = FakeTensorRT(tensors, "8.6")
-    house = SimpleNamespace(api=api, trt=trt, fail=(), asked=[], saved=[], plugins=[])
+    house = SimpleNamespace(api=api, trt=trt, fail=(), notes={}, asked=[], saved=[], plugins=[])
 
     def built(trt, request, log, progress):
         house.asked.append(request)
         if request["onnx"] in house.fail:
             raise ToolchainError("TensorRT built no engine: no tactic")
-        return SimpleNamespace(plan=b"p" * 100, config=request["onnx"])
+        return SimpleNamespace(plan=b"p" * 100, config=request["onnx"], notes=house.notes.get(request["onnx"], []))
 
     monkeypatch.setattr(measure_child, "load_flavor", lambda name: trt)
     monkeypatch.setattr(measure_child, "make_build_log", lambda trt, verbose: Log())
@@ -86,6 +86,12 @@ def test_one_that_cannot_be_built_does_not_spoil_the_others(house):
     assert [list(each) for each in measure(request("plugin", "tensorrt"), lambda **event: None)["units"][0]] == [
         ["error"], ["error"],
     ]  # fmt: skip
+
+
+def test_one_that_was_built_in_other_precisions_says_so(house):
+    house.notes = {"tensorrt.onnx": ["it has no implementation", "built with every layer in FP32"]}
+    ours, other = measure(request("plugin", "tensorrt"), lambda **event: None)["units"][0]
+    assert "held" not in ours and other["held"] == "built with every layer in FP32" and other["milliseconds"] > 0
 
 
 def test_one_that_cannot_be_run_is_reported(house):
