@@ -8,6 +8,7 @@ import datetime
 import itertools
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     from cli.tune_blocks import block_line, tuned_block
     from engines.kernels import images
     from engines.kernels.library import target_of
+    from engines.kernels.problem import Unsupported
     from engines.kernels.tables import read_table, table_name
     from engines.kernels.tune import compile_all, tune
     from runtime import cuda, gpu
@@ -131,7 +133,11 @@ def run(args: argparse.Namespace) -> int:
                     flush=True,
                 )
         for label, layers, attention in _blocks(args):
-            entries = tuned_block(layers, attention, table, chosen, target, update)
+            try:
+                entries = tuned_block(layers, attention, table, chosen, target, update)
+            except Unsupported as reason:
+                print(f"{label}: not measured as a whole: {reason}", file=sys.stderr, flush=True)
+                continue
             table = table.merged(entries)
             table.write(path)
             if not args.json:

@@ -129,6 +129,7 @@ def test_the_second_precision_measures_what_was_fast_in_the_first(gpu, capsys):
 def test_layers_of_a_block_are_chosen_together_after_they_were_measured(gpu, capsys, monkeypatch):
     from engines.kernels import library, tune, tune_block
     from engines.kernels.linear_variants import LinearVariant
+    from engines.kernels.problem import Unsupported
     from engines.kernels.tables import Entry, InBlock, Timing, read_table
 
     alone, taken = LinearVariant(1, 1, 128, 8), LinearVariant(2, 1, 128, 4)
@@ -160,6 +161,13 @@ def test_layers_of_a_block_are_chosen_together_after_they_were_measured(gpu, cap
     entries = read_table(gpu.folder / "build/kernels/tuned/sm90_nvidia-h100.json").entries
     assert len(entries) == 6
     assert [entry.in_block.timing.variant for entry in entries if entry.in_block] == [taken] * 4
+
+    def uncovered(*given):
+        raise Unsupported("no kernel has heads of 48")
+
+    monkeypatch.setattr(tune_block, "tune_block", uncovered)
+    assert command.main([*words, "--json"]) == 0
+    assert ", batch 1: not measured as a whole: no kernel has heads of 48" in capsys.readouterr().err
 
 
 def test_a_block_whose_attention_turns_is_not_measured_as_a_whole():
