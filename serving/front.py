@@ -207,10 +207,12 @@ async def _values(request: web.Request, fields: Sequence[Field], seconds: float)
     values: dict[str, Value] = {name: _parsed(kinds.get(name), name, text) for name, text in request.query.items()}
     if is_json:
         return {**values, **_from_json(body, kinds)}
-    first = next((each.name for each in fields if each.kind == "bytes"), None)
-    if body and first is None:
+    first = next((each for each in fields if each.kind == "bytes"), None)
+    if first is not None and (body or not first.optional):
+        return {**values, first.name: body}
+    if body:
         raise Refusal(BAD_INPUT, "this function takes no bytes: send its fields as application/json, or in the query")
-    return {**values, first: body} if body and first is not None else values
+    return values
 
 
 async def _body(request: web.Request, most: int) -> bytes:

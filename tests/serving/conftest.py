@@ -18,6 +18,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
+def pytest_terminal_summary(terminalreporter) -> None:
+    """What tests have measured, also where other processes ran them."""
+    for report in terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", []):
+        for name, value in report.user_properties if report.when == "call" else ():
+            if name == "measured":
+                terminalreporter.write_line(f"measured {report.nodeid.rpartition('::')[2]}: {value}")
+
+
 @dataclasses.dataclass
 class Server:
     """A server process that this test run has started; `events` is its log so far."""
@@ -60,9 +68,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def started(words: list[str], **variables: str) -> Iterator[Server]:
-    """A server of these words, on free ports; killed at the end where it still runs."""
-    ports = [word for door in ("page", "http", "grpc", "metrics") for word in (f"--{door}-port", "0")]
+def started(words: list[str], ports: list[str] | None = None, **variables: str) -> Iterator[Server]:
+    """A server of these words, on free ports where none are given; killed at the end where it still runs."""
+    ports = ports or [word for door in ("page", "http", "grpc", "metrics") for word in (f"--{door}-port", "0")]
     process = subprocess.Popen(
         [*words, *ports],
         cwd=ROOT,

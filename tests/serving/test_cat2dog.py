@@ -1,32 +1,27 @@
-"""Pictures through the whole server: `cat2dog serve` started as a user does, good and bad requests mixed, and load."""
+"""Pictures through the whole server: `cat2dog serve` started as a user does, clients, and load."""
 
 from __future__ import annotations
 
-import asyncio
-import io
 import json
-import os
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("pytriton", reason="PyTriton is in the serving environment: make test-serving")
 
 import numpy as np
-from PIL import Image
 
 from runtime.images import read_image
-from serving.client import AsyncClient, Client, ServerRefused
+from serving.client import Client
 from serving.load import percentiles
 from tests.bench.inverter import write_inverter
 from tests.serving.conftest import ROOT, network_words, started
+from tests.serving.pictures import GOOD, SIDE, dog_of, pixels
 
 CORE = ROOT / ".venv" / "bin" / "cat2dog"
-SIDE = 32
 
 
 @pytest.fixture(scope="module")
@@ -37,81 +32,6 @@ def server(tmp_path_factory):
     with started(network_words(*networks, options=options)) as running:
         running.event("ready")
         yield running
-
-
-def picture(seed, size=(60, 50), kind="JPEG"):
-    file = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    Image.fromarray(pixels).save(file, kind)
-    return file.getvalue()
-
-
-def dog_of(file, side=SIDE):
-    return 255 - read_image(file, side)
-
-
-def pixels(file):
-    return np.asarray(Image.open(io.BytesIO(file)))
-
-
-GOOD = [picture(seed, kind=kind) for seed in range(6) for kind in ("JPEG", "PNG")]
-BAD = [
-    ({"image": GOOD[0][:400]}, 400, "damaged or truncated"),
-    ({"image": b"text"}, 400, "is not an image"),
-    ({"image": b""}, 400, "is empty"),
-    ({"image": picture(1, (400, 300), "PNG")[:5000]}, 400, "120"),
-    ({"image": GOOD[0] + b"\0" * 300_000}, 413, "at most 209715 are taken"),
-    ({"image": GOOD[0], "resolution": 7}, 400, "resolution 7 is not served; expected one of 32, 64"),
-    ({"image": GOOD[0], "format": "tiff"}, 400, "expected one of png, jpeg, webp"),
-    ({"image": GOOD[0], "quality": 101, "format": "jpeg"}, 400, "quality is 101; expected 1 to 100"),
-    ({"image": GOOD[0], "colour": "red"}, 400, "colour"),
-    ({"resolution": 32}, 400, "image"),
-]
-BAD[3] = ({"image": picture(1, (400, 300), "JPEG")}, 400, "400 x 300 pixels, more than the 0.1 million allowed")
-
-
-async def ask_all(url, asks, together=24):
-    turn = asyncio.Semaphore(together)
-
-    async with AsyncClient(url, timeout=60.0) as client:
-
-        async def one(values):
-            async with turn:
-                try:
-                    return await client.ask("cat2dog", values)
-                except ServerRefused as error:
-                    return error
-
-        return await asyncio.gather(*map(one, asks))
-
-
-@pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_good_and_bad_requests_mixed(server, count):
-    asks, expected = [], []
-    for number in range(count):
-        if number % 10 == 7:
-            values, status, reason = BAD[number // 10 % len(BAD)]
-            expected.append((status, reason))
-        else:
-            side = SIDE * (1 + number % 2)
-            values = {"image": GOOD[number % len(GOOD)], "resolution": side}
-            expected.append(dog_of(values["image"], side))
-        asks.append(values)
-    before = _memory(server.process.pid)
-    answers = asyncio.run(ask_all(server.grpc, asks))
-    for answer, wanted in zip(answers, expected, strict=True):
-        if isinstance(wanted, tuple):
-            assert isinstance(answer, ServerRefused), wanted
-            assert answer.status == wanted[0] and wanted[1] in answer.reason, (answer, wanted)
-        else:
-            assert not isinstance(answer, ServerRefused), answer
-            assert np.array_equal(pixels(answer["dog"]), wanted)
-    assert _memory(server.process.pid) - before < 100 << 20
-
-
-def _memory(pid):
-    """Resident bytes of the server's process."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_plain_http(server):
