@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import sys
@@ -18,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from serving.client import AsyncClient, Client, ServerRefused
-from tests.serving.conftest import started
+from tests.serving.conftest import ROOT, started
 from tests.zoo.text2image import tiny
 from zoo.text2image.loading import open_pipeline
 from zoo.text2image.painter import Painter
@@ -90,6 +91,17 @@ def test_plain_http_takes_json_and_a_picture_to_begin_with(server, client):
     query = "?prompt=a%20cat&steps=4&strength=0.5&width=32&height=24&upscale=true&format=webp"
     status, body = post(server, query, file.getvalue(), "image/png")
     assert status == 200 and body.startswith(b"RIFF") and pixels(body).shape == (48, 64, 3)
+
+
+def test_request_json_works_as_it_is(server):
+    url = f"{server.url('http')}/v2/models/text2image/infer"
+    body = (ROOT / "zoo/text2image/request.json").read_bytes()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        outputs = {each["name"]: each["data"][0] for each in json.load(response)["outputs"]}
+    assert outputs["status"] == 200 and outputs["step"] == 4 and outputs["prompt"] == "a cat on a mat, photo"
+    assert pixels(base64.b64decode(outputs["image"])).shape == (tiny.SIDE, tiny.SIDE, 3)
+    assert server.about("request-json")
 
 
 def test_a_picture_may_stand_for_the_prompt(client):

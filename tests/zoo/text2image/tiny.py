@@ -1,8 +1,13 @@
-"""Real pipelines and models with a few thousand random weights, made here: nothing is downloaded."""
+"""Real pipelines and models with some hundred thousand random weights, made here: nothing is downloaded.
+
+`python -m tests.zoo.text2image.tiny FOLDER` makes them in FOLDER, for whoever wants to try the commands without any.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -259,3 +264,15 @@ def _saved(pipeline, name: str) -> Path:
     folder = Path(_root().name) / name
     pipeline.save_pretrained(folder)
     return folder
+
+
+def main(folder: Path) -> None:
+    """All of them, side by side."""
+    for make in (stable_diffusion, stable_diffusion_3, stable_diffusion_xl, flux, captioner, upscaler):
+        made = make()
+        shutil.copytree(made, folder / made.name)
+        print(folder / made.name)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
