@@ -65,7 +65,7 @@ $(SERVING)/.ready: pyproject.toml serving/constraints.txt
 	@echo "environment: installing Triton into $(SERVING) ..."
 	@$(PYTHON) -m venv $(SERVING)
 	@$(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check --constraint serving/constraints.txt \
-		--editable '.[serving,codecs]' pytest pytest-timeout pytest-xdist
+		--editable '.[serving,codecs]' pytest pytest-timeout pytest-xdist pyyaml
 	@touch $@
 
 $(SERVING)/.ready-text2image: $(SERVING)/.ready
