@@ -11,6 +11,9 @@ from zoo.text2image.adjustment import NONE, Adjustment
 from zoo.text2image.latent_study import STUDIED, studied
 from zoo.text2image.latents import adjusted
 
+# One process imports diffusers.
+pytestmark = pytest.mark.xdist_group("text2image")
+
 
 @pytest.fixture(params=[(2, 4, 6, 8), (2, 48, 16)], ids=["channels", "packed"])
 def values(request):

@@ -14,6 +14,9 @@ from zoo.text2image.caption import Captioner
 from zoo.text2image.folder import components
 from zoo.text2image.loading import open_pipeline, place
 
+# One process imports diffusers.
+pytestmark = pytest.mark.xdist_group("text2image")
+
 
 class Poison:
     """Leaves a file where it is unpickled."""

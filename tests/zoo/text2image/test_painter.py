@@ -20,6 +20,9 @@ from zoo.text2image.painter import Painter
 from zoo.text2image.request import Request
 from zoo.text2image.upscale import MOST_PIXELS, Upscaler
 
+# One process imports diffusers.
+pytestmark = pytest.mark.xdist_group("text2image")
+
 CAT = Request("a cat", steps=4, width=32, height=24)
 
 
