@@ -29,7 +29,8 @@ from serving.tally import Tally
 from serving.workspace import workspace
 
 _WATCH_SECONDS = 0.5
-# A Triton whose server was killed ends by itself, and holds its ports until then: some 7 s.
+# A Triton whose server was killed ends by itself, and holds its ports until then: some 7 s, and as long as the server
+# would have given itself to stop where it was answering.
 _AFTER_A_KILL_SECONDS = 30.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -44,7 +45,7 @@ class Host:
     def __init__(self, functions: Sequence[Function | StreamFunction], settings: Settings, log: JsonLog):
         self._resources = contextlib.ExitStack()
         self._workspace, was_killed = self._resources.enter_context(workspace())
-        self.settings = settings.chosen(_AFTER_A_KILL_SECONDS if was_killed else 0.0)
+        self.settings = settings.chosen(_AFTER_A_KILL_SECONDS + settings.stop if was_killed else 0.0)
         self.tally = Tally()
         self._arrivals = Arrivals()
         self._functions = functions

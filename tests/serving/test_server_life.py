@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("pytriton", reason="PyTriton is in the serving environment: make test-serving")
 
 from serving.client import AsyncClient, Client, ServerRefused
-from tests.serving.conftest import ROOT, started, toy_words
+from serving.settings import Settings
+from tests.serving.conftest import started, toy_words
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -48,27 +48,74 @@ async def _numbers(client):
     return [each["number"] async for each in client.stream("count_stream", {"most": 5, "seconds": 0.3})]
 
 
-def test_a_killed_server_starts_again_with_no_repair():
-    with started(toy_words()) as server:
-        ready = server.event("ready")
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "is ready",
+        pytest.param("answers", marks=pytest.mark.slow),
+        pytest.param("warms up", marks=pytest.mark.slow),
+        pytest.param("starts Triton", marks=pytest.mark.slow),
+        pytest.param("loads functions", marks=pytest.mark.slow),
+        pytest.param("stops", marks=pytest.mark.slow),
+    ],
+)
+def test_a_server_killed_at_any_moment_starts_again_with_no_repair(moment):
+    ports = chosen_ports()
+    left = shared_memory()
+    with started(toy_words(), ports, TOY_WARM_SECONDS="1") as server:
+        come_to(moment, server)
         server.process.kill()
         server.process.wait()
-    ports = [word for door in ("page", "http", "grpc", "metrics") for word in (f"--{door}-port", str(ready[door]))]
-    words = [sys.executable, "-m", "tests.serving.toy_server", *ports]
-    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    try:
-        for line in process.stderr:
-            if '"ready"' in line:
-                break
-        with Client(f"127.0.0.1:{ready['grpc']}") as client:
+    with started(toy_words(), ports) as server:
+        server.event("ready", 120)
+        with Client(server.grpc) as client:
             assert client.ask("shout", {"text": "again"})["loud"] == b"AGAIN"
-        # The log must go on being read: a full pipe would hold up the end.
-        process.send_signal(signal.SIGTERM)
-        process.stderr.read()
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.wait()
+            assert [each["number"] for each in client.stream("count_stream", {"most": 2})] == [1, 2]
+        assert server.stop() == 0
+    assert not shared_memory() - left
+
+
+def come_to(moment, server):
+    """Wait for that moment of the server's life."""
+    if moment == "warms up":
+        time.sleep(1.0)
+    elif moment == "starts Triton":
+        server.event("warm-up")
+    elif moment == "loads functions":
+        server.event("warm-up")
+        time.sleep(1.5)
+    else:
+        server.event("ready")
+    if moment in ("answers", "stops"):
+        asyncio.run(_leave_work(server, "stops" if moment == "stops" else ""))
+
+
+async def _leave_work(server, stops):
+    async with AsyncClient(server.grpc) as client:
+        asks = [asyncio.create_task(client.ask("shout", {"text": "x", "seconds": 1.5})) for _ in range(6)]
+        asks.append(asyncio.create_task(_numbers(client)))
+        await asyncio.sleep(0.7)
+        if stops:
+            server.process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.4)
+        for each in asks:
+            each.cancel()
+        await asyncio.gather(*asks, return_exceptions=True)
+
+
+def chosen_ports():
+    """Words for four free ports."""
+    here = Settings(http=0, grpc=0, metrics=0, page=0).chosen()
+    return [
+        word for door in ("page", "http", "grpc", "metrics") for word in (f"--{door}-port", str(getattr(here, door)))
+    ]
+
+
+def shared_memory():
+    """What servers of this user share with their Tritons, and whose owner is gone."""
+    found = [each for each in Path("/dev/shm").glob("pytrtion*-*") if each.stat().st_uid == os.getuid()]
+    owners = [each.name.removeprefix("pytrtion").split("-")[0] for each in found]
+    return {each.name for each, owner in zip(found, owners, strict=True) if not Path(f"/proc/{owner}").exists()}
 
 
 def test_it_is_not_ready_while_it_warms_up():
