@@ -126,6 +126,7 @@ def test_a_server_that_is_not_there_is_said():
         asyncio.run(asynchronously())
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_in_the_middle_of_a_stream_is_said():
     async def asynchronously(server):
         async with AsyncClient(server.grpc, 2.0) as client:
