@@ -21,6 +21,7 @@ from PIL import Image
 from serving.client import AsyncClient, Client, ServerRefused
 from tests.serving.conftest import ROOT, started
 from tests.zoo.text2image import tiny
+from tests.zoo.text2image.tiny_parts import SIDE
 from zoo.text2image.loading import open_pipeline
 from zoo.text2image.painter import Painter
 from zoo.text2image.request import Request
@@ -100,7 +101,7 @@ def test_request_json_works_as_it_is(server):
     with urllib.request.urlopen(request, timeout=60) as response:
         outputs = {each["name"]: each["data"][0] for each in json.load(response)["outputs"]}
     assert outputs["status"] == 200 and outputs["step"] == 4 and outputs["prompt"] == "a cat on a mat, photo"
-    assert pixels(base64.b64decode(outputs["image"])).shape == (tiny.SIDE, tiny.SIDE, 3)
+    assert pixels(base64.b64decode(outputs["image"])).shape == (SIDE, SIDE, 3)
     assert server.about("request-json")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_POLL_SECONDS = 0.05
+POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Handed:
         while True:
             self.check()
             try:
-                return self._queue.put(item, timeout=_POLL_SECONDS)
+                return self._queue.put(item, timeout=POLL_SECONDS)
             except queue.Full:
                 continue
 

@@ -30,10 +30,11 @@ def _soft_clamp(values: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
     return torch.where(values.abs() <= half, values, values.sign() * bent)
 
 
-def decoded(pipeline: Any, latents: torch.Tensor, height: int, width: int) -> np.ndarray:
+def decoded(pipeline: Any, latents: torch.Tensor, height: int, width: int) -> tuple[np.ndarray, list[bool]]:
     """The pictures, uint8 `[B,H,W,3]`, that `latents` decode to, noise and all, as after the last step.
 
-    Raises ToolchainError where the decoder overflows.
+    The pipeline's safety checker, where it has one, sees these as it sees the last, and blackens those that are said to
+    be flagged. Raises ToolchainError where the decoder overflows.
     """
     vae = pipeline.vae
     if latents.ndim == 3:  # Flux and its kin keep patches of 2 x 2 together
@@ -48,7 +49,12 @@ def decoded(pipeline: Any, latents: torch.Tensor, height: int, width: int) -> np
     finally:
         if widened:
             vae.to(before)
-    return grey_levels(pipeline.image_processor.postprocess(image.detach(), output_type="np"))
+    image, flags = image.detach(), None
+    if getattr(pipeline, "safety_checker", None) is not None:
+        image, flags = pipeline.run_safety_checker(image, pipeline.device, vae.dtype)
+    denormalize = [not flag for flag in flags] if flags is not None else None
+    pictures = pipeline.image_processor.postprocess(image, output_type="np", do_denormalize=denormalize)
+    return grey_levels(pictures), list(map(bool, flags or [False] * len(pictures)))
 
 
 def _scaled(config: Any, latents: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from runtime.errors import InputError, ToolchainError
 from zoo.text2image import latents
-from zoo.text2image.handed import Handed, Left, Step
+from zoo.text2image.handed import POLL_SECONDS, Handed, Left, Step
 from zoo.text2image.parts import built_size, multiple, own_size
 from zoo.text2image.request import Request, check_side
 
@@ -103,9 +103,12 @@ class Painter:
 
     def _work(self, request: Request, handed: Handed, progress: Progress) -> None:
         try:
-            with self._turn:
+            while not self._turn.acquire(timeout=POLL_SECONDS):
                 handed.check()
+            try:
                 last = self._run(request, handed, progress)
+            finally:
+                self._turn.release()
             handed.put(last)
         except Left:
             return
@@ -191,6 +194,6 @@ class _Progress:
         if adjustment and self.number <= adjustment.until * self.total:
             tensors["latents"] = latents.adjusted(tensors["latents"], adjustment)
         if self.request.every and self.number % self.request.every == 0 and self.number < self.total:
-            picture = latents.decoded(pipeline, tensors["latents"], self._height, self._width)[0]
-            self._handed.put(Step(picture, self.number, self.total, False, time.monotonic() - self._began))
+            (picture,), (flagged,) = latents.decoded(pipeline, tensors["latents"], self._height, self._width)
+            self._handed.put(Step(picture, self.number, self.total, False, time.monotonic() - self._began, flagged))
         return tensors

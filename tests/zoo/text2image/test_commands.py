@@ -9,7 +9,7 @@ import pytest
 
 from runtime.images import read_image, write_image
 from tests.zoo.text2image import tiny
-from tests.zoo.text2image.test_denoiser import exported
+from tests.zoo.text2image.denoisers import exported
 from zoo.text2image import __main__ as paint
 from zoo.text2image import compare, latent_study, quantize
 

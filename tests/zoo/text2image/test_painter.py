@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -12,9 +13,11 @@ import torch
 from runtime.errors import InputError, ToolchainError
 from runtime.metrics import psnr
 from tests.zoo.text2image import tiny
+from tests.zoo.text2image.tiny_parts import SIDE
 from zoo.text2image import latents
 from zoo.text2image.calls import recorded
 from zoo.text2image.caption import Captioner
+from zoo.text2image.handed import Handed
 from zoo.text2image.loading import open_pipeline
 from zoo.text2image.painter import Painter
 from zoo.text2image.request import Request
@@ -43,9 +46,9 @@ def test_each_option_changes_the_picture(painter, change):
 
 
 def test_what_is_not_asked_is_the_pipelines_own(painter):
-    assert painter.own_size == (tiny.SIDE, tiny.SIDE)
+    assert painter.own_size == (SIDE, SIDE)
     step = painter.paint(Request("a cat", steps=1))
-    assert step.picture.shape == (tiny.SIDE, tiny.SIDE, 3)
+    assert step.picture.shape == (SIDE, SIDE, 3)
 
 
 def test_pictures_on_the_way_and_the_last_are_what_the_pipeline_would_show(painter):
@@ -65,7 +68,7 @@ def test_pictures_on_the_way_and_the_last_are_what_the_pipeline_would_show(paint
         output_type="latent",
     )
     with torch.no_grad():
-        assert np.array_equal(latents.decoded(painter.pipeline, made.images, 24, 32)[0], steps[-1].picture)
+        assert np.array_equal(latents.decoded(painter.pipeline, made.images, 24, 32)[0][0], steps[-1].picture)
 
 
 def test_who_leaves_early_ends_the_denoising(painter):
@@ -75,6 +78,16 @@ def test_who_leaves_early_ends_the_denoising(painter):
         steps.close()
     assert len(calls) < 20
     assert painter.paint(CAT).final  # the turn was given back
+
+
+def test_who_leaves_while_another_paints_does_not_wait_for_it(unet_painter):
+    handed = Handed()
+    worker = threading.Thread(target=unet_painter._work, args=(CAT, handed, lambda done, total: None))
+    with unet_painter._turn:
+        worker.start()
+        handed.leave()
+        worker.join(10)
+        assert not worker.is_alive()
 
 
 def test_several_callers_take_turns(painter):
@@ -205,6 +218,6 @@ def test_other_families_paint_and_show_the_way(make):
         output_type="latent",
     )
     with torch.no_grad():
-        assert np.array_equal(latents.decoded(painter.pipeline, made.images, 24, 32)[0], steps[-1].picture)
+        assert np.array_equal(latents.decoded(painter.pipeline, made.images, 24, 32)[0][0], steps[-1].picture)
     image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
     assert painter.paint(replace(CAT, image=image, strength=0.5)).total == 2

@@ -5,23 +5,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-# Latents of 8 x 8 where nothing else is asked for, and a decoder that doubles them.
-SIDE = 16
+from tests.zoo.text2image.tiny_parts import LETTERS, clip, decoder, root, saved, tokenizer
+
 _WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "cat", "dog", "on", "the", "mat")
-_LETTERS = [chr(code) for code in range(33, 127)]
-_TOKENS = 16
-
-
-@lru_cache(maxsize=1)
-def _root() -> tempfile.TemporaryDirectory:
-    return tempfile.TemporaryDirectory(prefix="cat2dog-text2image-")
 
 
 @lru_cache(maxsize=1)
@@ -52,9 +43,9 @@ def stable_diffusion() -> Path:
         steps_offset=1,
     )
     pipeline = StableDiffusionPipeline(
-        _decoder(), _clip(), _tokenizer(), unet, scheduler, None, None, requires_safety_checker=False
+        decoder(), clip(), tokenizer(), unet, scheduler, None, None, requires_safety_checker=False
     )
-    return _saved(pipeline, "stable-diffusion")
+    return saved(pipeline, "stable-diffusion")
 
 
 @lru_cache(maxsize=1)
@@ -76,20 +67,20 @@ def stable_diffusion_3() -> Path:
         caption_projection_dim=32,
         pooled_projection_dim=32,
     )
-    decoder = _decoder(shift_factor=0.06, scaling_factor=1.5, use_quant_conv=False, use_post_quant_conv=False)
-    tokenizer = _tokenizer()
+    pictures = decoder(shift_factor=0.06, scaling_factor=1.5, use_quant_conv=False, use_post_quant_conv=False)
+    tokens = tokenizer()
     pipeline = StableDiffusion3Pipeline(
         transformer,
         FlowMatchEulerDiscreteScheduler(shift=3.0),
-        decoder,
-        _clip(projection=16),
-        tokenizer,
-        _clip(projection=16),
-        tokenizer,
+        pictures,
+        clip(projection=16),
+        tokens,
+        clip(projection=16),
+        tokens,
         None,
         None,
     )
-    return _saved(pipeline, "stable-diffusion-3")
+    return saved(pipeline, "stable-diffusion-3")
 
 
 @lru_cache(maxsize=1)
@@ -114,12 +105,12 @@ def stable_diffusion_xl() -> Path:
         transformer_layers_per_block=(1, 1),
         norm_num_groups=8,
     )
-    tokenizer = _tokenizer()
+    tokens = tokenizer()
     scheduler = EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     pipeline = StableDiffusionXLPipeline(
-        _decoder(force_upcast=True), _clip(), _clip(projection=16), tokenizer, tokenizer, unet, scheduler
+        decoder(force_upcast=True), clip(), clip(projection=16), tokens, tokens, unet, scheduler
     )
-    return _saved(pipeline, "stable-diffusion-xl")
+    return saved(pipeline, "stable-diffusion-xl")
 
 
 @lru_cache(maxsize=1)
@@ -147,20 +138,20 @@ def flux() -> Path:
         ("</s>", 0.0),
         ("<unk>", 0.0),
         ("\u2581", -2.0),
-        *((c, -3.0) for c in _LETTERS if c.isalpha()),
+        *((c, -3.0) for c in LETTERS if c.isalpha()),
     ]
     t5 = T5EncoderModel(T5Config(vocab_size=len(words) + 8, d_model=32, d_kv=8, d_ff=37, num_layers=1, num_heads=4))
-    decoder = _decoder(shift_factor=0.06, scaling_factor=1.5, use_quant_conv=False, use_post_quant_conv=False)
+    pictures = decoder(shift_factor=0.06, scaling_factor=1.5, use_quant_conv=False, use_post_quant_conv=False)
     pipeline = FluxPipeline(
         FlowMatchEulerDiscreteScheduler(shift=3.0),
-        decoder,
-        _clip(),
-        _tokenizer(),
+        pictures,
+        clip(),
+        tokenizer(),
         t5,
         T5Tokenizer(vocab=words, extra_ids=8, model_max_length=32),
         transformer,
     )
-    return _saved(pipeline, "flux")
+    return saved(pipeline, "flux")
 
 
 @lru_cache(maxsize=1)
@@ -176,7 +167,7 @@ def captioner() -> Path:
     )
 
     torch.manual_seed(1)
-    folder = Path(_root().name) / "captioner"
+    folder = Path(root().name) / "captioner"
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(_WORDS))
     tokenizer = BertTokenizerFast.from_pretrained(folder)
@@ -199,7 +190,7 @@ def upscaler() -> Path:
     from transformers import Swin2SRConfig, Swin2SRForImageSuperResolution
 
     torch.manual_seed(2)
-    folder = Path(_root().name) / "upscaler"
+    folder = Path(root().name) / "upscaler"
     config = Swin2SRConfig(
         image_size=16,
         patch_size=1,
@@ -211,58 +202,6 @@ def upscaler() -> Path:
         upsampler="pixelshuffledirect",
     )
     Swin2SRForImageSuperResolution(config).save_pretrained(folder)
-    return folder
-
-
-def _decoder(**options):
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        block_out_channels=(16, 32),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=SIDE,
-        **options,
-    )
-
-
-def _clip(projection: int = 0):
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    tokenizer = _tokenizer()
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=37,
-        num_attention_heads=4,
-        num_hidden_layers=2,
-        max_position_embeddings=_TOKENS,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        projection_dim=projection or 512,
-    )
-    return CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
-
-
-@lru_cache(maxsize=1)
-def _tokenizer():
-    """CLIP's byte-pair tokenizer that knows letters, and one word."""
-    from transformers import CLIPTokenizer
-
-    folder = Path(_root().name) / "tokenizer"
-    folder.mkdir()
-    tokens = [*_LETTERS, *(f"{letter}</w>" for letter in _LETTERS), "ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
-    (folder / "merges.txt").write_text("#version: 0.2\nc a\nca t</w>\n")
-    return CLIPTokenizer.from_pretrained(folder, model_max_length=_TOKENS)
-
-
-def _saved(pipeline, name: str) -> Path:
-    folder = Path(_root().name) / name
-    pipeline.save_pretrained(folder)
     return folder
 
 
