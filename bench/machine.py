@@ -6,6 +6,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +27,20 @@ def machine(packages: Sequence[str] = (), command: str | None = None) -> dict[st
         "cores": cores(),
         "python": platform.python_version(),
         "versions": versions(packages),
-        "command": command or " ".join([f"python -m {_module()}", *sys.argv[1:]]),
+        "command": command or command_line(f"python -m {_module()}", sys.argv[1:]),
     }
+
+
+def command_line(program: str, words: Sequence[str]) -> str:
+    """The command as it was typed, but for paths of this machine: relative in this folder, else the name alone."""
+    return " ".join([program, *(shlex.quote(_portable(word)) for word in words)])
+
+
+def _portable(word: str) -> str:
+    path = Path(word)
+    if not path.is_absolute():
+        return word
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from typing import Any
 
@@ -11,6 +10,6 @@ _PACKAGES = ("torch", "onnx", "onnxruntime", "polygraphy", "numpy", "tensorrt", 
 
 def provenance() -> dict[str, Any]:
     """Machine, versions, date, and the command as it was typed."""
-    from bench.machine import machine
+    from bench.machine import command_line, machine
 
-    return {**machine(_PACKAGES), "command": shlex.join(["cat2dog", *sys.argv[1:]])}
+    return machine(_PACKAGES, command_line("cat2dog", sys.argv[1:]))
