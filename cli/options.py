@@ -46,6 +46,11 @@ def policy(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def several(parser: argparse.ArgumentParser, name: str, metavar: str, about: str) -> None:
+    """An option that takes one path each time it is given."""
+    parser.add_argument(name, type=some_path, action="append", default=[], metavar=metavar, help=about)
+
+
 def build_folder(parser: argparse.ArgumentParser) -> None:
     """`--build-dir`: where ONNX files, references and engines are kept."""
     parser.add_argument(

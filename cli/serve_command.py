@@ -24,22 +24,10 @@ _PROBE_SECONDS = 120
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommand's options."""
-    parser.add_argument(
-        "--model",
-        type=options.some_path,
-        action="append",
-        default=[],
-        metavar="FOLDER",
-        help="checkpoint folder; several, each of another resolution, by giving it again",
+    options.several(
+        parser, "--model", "FOLDER", "checkpoint folder; several, each of another resolution, by giving it again"
     )
-    parser.add_argument(
-        "--engine",
-        type=options.some_path,
-        action="append",
-        default=[],
-        metavar="FILE.engine",
-        help="serve this engine; several by giving it again",
-    )
+    options.several(parser, "--engine", "FILE.engine", "serve this engine; several by giving it again")
     parser.add_argument(
         "--runner",
         choices=("auto", "tensorrt", "onnxruntime"),

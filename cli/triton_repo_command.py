@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cli import console, options
 from runtime.errors import EngineMismatch, InputError
+from serving import arguments
 
 if TYPE_CHECKING:
     from runtime.manifest import Manifest
@@ -19,22 +20,10 @@ EXAMPLE = "cat2dog triton-repo triton --model models/500m-256 --model models/500
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommand's options."""
     parser.add_argument("out", type=options.some_path, metavar="OUT", help="folder to write; one of before is replaced")
-    parser.add_argument(
-        "--model",
-        type=options.some_path,
-        action="append",
-        default=[],
-        metavar="FOLDER",
-        help="checkpoint whose engines are filed already; several by giving it again",
+    options.several(
+        parser, "--model", "FOLDER", "checkpoint whose engines are filed already; several by giving it again"
     )
-    parser.add_argument(
-        "--engine",
-        type=options.some_path,
-        action="append",
-        default=[],
-        metavar="FILE.engine",
-        help="an engine; several of one checkpoint for several GPU types",
-    )
+    options.several(parser, "--engine", "FILE.engine", "an engine; several of one checkpoint for several GPU types")
     parser.add_argument("--instances", type=int, default=2, metavar="N", help="of each model (default: 2)")
     parser.add_argument(
         "--gather-ms", type=float, default=0.5, metavar="MS", help="how long a batch is waited for (default: 0.5)"
@@ -46,12 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-cuda-graph", action="store_true", help="run the engines without CUDA graphs")
     parser.add_argument("--format", choices=("png", "jpeg", "webp"), default="png", help="of the dogs (default: png)")
     parser.add_argument("--quality", type=int, metavar="N", help="of jpeg and webp, 1 to 100")
-    parser.add_argument(
-        "--most-mib", type=float, default=20, metavar="MIB", help="size of a picture's file at most (default: 20)"
-    )
-    parser.add_argument(
-        "--most-megapixels", type=float, default=50, metavar="MP", help="width x height at most (default: 50)"
-    )
+    arguments.add_limits(parser)
     options.precision(parser)
     options.build_folder(parser)
     options.json_output(parser)
@@ -59,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Find the engines, write the repository."""
-    from serving.arguments import limits_of
     from serving.model_configs import Tuning
     from serving.repository import write_repository
 
@@ -72,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         format=args.format,
         quality=args.quality,
     )
-    limits = limits_of(args)
+    limits = arguments.limits_of(args)
     if not args.model and not args.engine:
         raise InputError("give --model FOLDER whose engines are built, or --engine FILE.engine")
     engines = [*args.engine, *(each for model in args.model for each in _filed(args, model))]

@@ -64,6 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help=f"time that answering what was accepted may take after SIGTERM or Ctrl-C (default: {_DEFAULTS.stop:g})",
     )
+    add_limits(parser)
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """How large a picture may be; `limits_of` reads it."""
     parser.add_argument(
         "--most-mib", type=float, default=20, metavar="MIB", help="size of a picture's file at most (default: 20)"
     )
