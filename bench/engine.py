@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 from bench.clocks import Clocks
 from bench.engine_replay import SETS, EngineReplay
 from bench.machine import machine
+from bench.timing import summary
 from runtime.errors import ToolchainError
 from runtime.files import write_text
 from runtime.flavors import load_flavor
@@ -67,12 +67,7 @@ def measure(path: Path, repeats: int, batch: int | None, profile: bool) -> dict[
     return {
         "engine": path.name,
         "batch": size,
-        "ms": {
-            "median": round(statistics.median(times), 4),
-            "least": round(min(times), 4),
-            "p95": round(sorted(times)[int(len(times) * 0.95)], 4),
-            "most": round(max(times), 4),
-        },
+        "ms": summary(times),
         "method": f"CUDA graph replay, {SETS} random input sets in turn, {repeats} replays, I/O on the GPU",
         "gpu_clock": clocks.said,
         **_said(manifest),

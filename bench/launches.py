@@ -17,6 +17,7 @@ from typing import Any
 
 from bench.clocks import Clocks
 from bench.machine import machine
+from bench.timing import summary
 from engines.fused_node import LINEAR, OP_TYPE
 from engines.kernels.chain import Chain, ChainNode, ChainOnGpu
 from engines.kernels.read_plan import read_plan
@@ -99,9 +100,9 @@ def measure(chain: Chain, batch: int, repeats: int) -> dict[str, Any]:
         "batch": batch,
         "nodes": len(chain.nodes),
         "launches": chain.launches,
-        "ms": _said(whole),
+        "ms": summary(whole),
         "gpu_clock": clocks.said,
-        "plain_ms": _said(plain),
+        "plain_ms": summary(plain),
         "kinds_ms": round(sum(kind["us"] * kind["nodes"] for kind in kinds) / 1e3, 4),
         "kinds": kinds,
         "method": f"CUDA graph of the launches alone, {repeats} replays, random patches, weights of the file",
@@ -114,16 +115,6 @@ def _kinds(chain: Chain) -> list[list[int]]:
     for index, node in enumerate(chain.nodes):
         kinds.setdefault(node.plan.text(), []).append(index)
     return list(kinds.values())
-
-
-def _said(times: list[float]) -> dict[str, float]:
-    ordered = sorted(times)
-    return {
-        "median": round(statistics.median(times), 4),
-        "least": round(ordered[0], 4),
-        "p95": round(ordered[int(len(ordered) * 0.95)], 4),
-        "most": round(ordered[-1], 4),
-    }
 
 
 if __name__ == "__main__":

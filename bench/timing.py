@@ -34,6 +34,17 @@ def timing(rounds: Sequence[Sequence[float]]) -> dict[str, Any]:
     }
 
 
+def summary(times: Sequence[float]) -> dict[str, float]:
+    """Median, least, p95 and most of milliseconds that were taken in one go. Raises IndexError where there are none."""
+    ordered = sorted(times)
+    return {
+        "median": round(statistics.median(ordered), 4),
+        "least": round(ordered[0], 4),
+        "p95": round(ordered[int(len(ordered) * 0.95)], 4),
+        "most": round(ordered[-1], 4),
+    }
+
+
 def agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two timings are the same within their spreads: their medians differ by no more than both together."""
     return bool(abs(one["median"] - other["median"]) <= one["spread"] + other["spread"])

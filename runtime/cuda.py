@@ -220,6 +220,14 @@ class Graph(_Held):
     def launch(self, stream: Stream) -> None:
         check(bindings().cudaGraphLaunch(self.handle, stream.handle))
 
+    def milliseconds(self, stream: Stream, first: Event, second: Event) -> float:
+        """GPU time of one launch, taken with these two events; waits until it is done."""
+        first.record(stream)
+        self.launch(stream)
+        second.record(stream)
+        second.synchronize()
+        return second.milliseconds_since(first)
+
 
 def copy_to_device(target: DeviceBuffer, source: PinnedBuffer, size: int, stream: Stream) -> None:
     """Enqueue a copy of the first `size` bytes."""

@@ -73,17 +73,8 @@ class ChainOnGpu:
         work()
         self.stream.synchronize()
         with cuda.Event() as first, cuda.Event() as second, cuda.Graph(self.stream, work) as graph:
-
-            def once() -> float:
-                first.record(self.stream)
-                graph.launch(self.stream)
-                second.record(self.stream)
-                second.synchronize()
-                return second.milliseconds_since(first)
-
-            for _ in range(warm_up):
-                once()
-            return [once() for _ in range(repeats)]
+            times = [graph.milliseconds(self.stream, first, second) for _ in range(warm_up + repeats)]
+        return times[warm_up:]
 
     def prepared(self, programmatic: bool = True, nodes: Sequence[int] | None = None) -> Callable[[], None]:
         """Gives the stream the launches of `nodes` (numbers; default all); without `programmatic` none starts early."""

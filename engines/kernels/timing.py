@@ -116,11 +116,7 @@ def replayed(stream: cuda.Stream, prepared: Sequence[Prepared], repeats: int) ->
             return launches
 
         def timed(graph: cuda.Graph) -> float:
-            first.record(stream)
-            graph.launch(stream)
-            second.record(stream)
-            second.synchronize()
-            return second.milliseconds_since(first)
+            return graph.milliseconds(stream, first, second)
 
         run(sets)()
         stream.synchronize()

@@ -92,11 +92,7 @@ def tune(
         finalists = _finalists(first)
         final = []
         for _, variant, plan in finalists:
-            error = measured.error(measured.answers(plan))
-            if not error <= TOLERANCE[key.precision]:
-                raise ToolchainError(f"kernel {variant} is wrong at {key}: relative error {error:.3g}")
-            median, least, most = (round(1e3 * ms, 3) for ms in measured.milliseconds(plan, 15))
-            final.append(Timing(variant, median, least, most, hashes(plan), float(f"{error:.2e}")))
+            final.append(checked_timing(measured, variant, plan, key.precision, f"at {key}"))
     final.sort(key=lambda timing: timing.median)
     rest = [
         Timing(variant, round(1e3 * ms, 3), round(1e3 * ms, 3), round(1e3 * ms, 3), hashes(plan))
@@ -104,6 +100,15 @@ def tune(
         if not any(timing.variant == variant for timing in final)
     ]
     return Entry(key, tuple(_best_of_each_kind(final))), [*final, *rest]
+
+
+def checked_timing(measured: Any, variant: Variant, plan: LaunchPlan, precision: str, where: str) -> Timing:
+    """A variant timed at length. Raises ToolchainError where it is further from FP64 than its precision allows."""
+    error = measured.error(measured.answers(plan))
+    if not error <= TOLERANCE[precision]:
+        raise ToolchainError(f"kernel {variant} is wrong {where}: relative error {error:.3g}")
+    median, least, most = (round(1e3 * ms, 3) for ms in measured.milliseconds(plan, 15))
+    return Timing(variant, median, least, most, hashes(plan), float(f"{error:.2e}"))
 
 
 def _ahead(problem: AttentionProblem | LinearProblem, target: str, multiprocessors: int) -> Iterable[Variant]:

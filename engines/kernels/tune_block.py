@@ -22,8 +22,7 @@ from engines.kernels.linear_problem import LinearProblem
 from engines.kernels.linear_variants import LinearVariant, block_candidates
 from engines.kernels.problem import Unsupported
 from engines.kernels.tables import InBlock, Timing
-from engines.kernels.tune import TOLERANCE, hashes
-from runtime.errors import ToolchainError
+from engines.kernels.tune import checked_timing
 
 # Blocks in a row. At 256 tokens their weights are four times what the L2 holds.
 _BLOCKS = 6
@@ -100,11 +99,7 @@ def tune_block(
 def _alone(problem: LinearProblem, variant: LinearVariant, plan: LaunchPlan) -> Timing:
     """A chosen variant's time by itself, checked against FP64."""
     with MeasuredLinear(problem, plan, problem.batch[1]) as measured:
-        error = measured.error(measured.answers(plan))
-        if not error <= TOLERANCE[problem.precision]:
-            raise ToolchainError(f"kernel {variant} is wrong in a block: relative error {error:.3g}")
-        median, least, most = (round(1e3 * ms, 3) for ms in measured.milliseconds(plan, 15))
-    return Timing(variant, median, least, most, hashes(plan), float(f"{error:.2e}"))
+        return checked_timing(measured, variant, plan, problem.precision, "in a block")
 
 
 class _Weights:

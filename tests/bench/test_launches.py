@@ -41,11 +41,6 @@ def test_a_graph_without_fused_nodes_is_refused():
         launches.read_chain(exported("gelu"))
 
 
-def test_what_is_said_of_times():
-    said = launches._said([float(number) for number in range(100, 0, -1)])
-    assert said == {"median": 50.5, "least": 1.0, "p95": 96.0, "most": 100.0}
-
-
 def test_the_command_refuses_in_one_line(tmp_path, capsys):
     assert launches.main(["--onnx", str(tmp_path / "none.onnx"), "--output", str(tmp_path / "x.json")]) == 2
     assert capsys.readouterr().err.startswith(f"error: there is no ONNX file {tmp_path}/none.onnx")

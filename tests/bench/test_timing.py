@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.timing import agree, timing, wall_ms
+from bench.timing import agree, summary, timing, wall_ms
 
 
 def test_rounds():
@@ -29,3 +29,8 @@ def test_the_clock():
     seen = []
     times = wall_ms(seen.append, 3)
     assert seen == [0, 1, 2] and len(times) == 3 and all(0 <= ms < 100 for ms in times)
+
+
+def test_what_is_said_of_times_taken_in_one_go():
+    said = summary([float(number) for number in range(100, 0, -1)])
+    assert said == {"median": 50.5, "least": 1.0, "p95": 96.0, "most": 100.0}

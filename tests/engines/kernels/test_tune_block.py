@@ -14,6 +14,7 @@ from engines.kernels.linear_variants import block_candidates
 from engines.kernels.sizes import evaluate
 from engines.kernels.tables import InBlock, Timing
 from engines.kernels.tune_block import Block, tune_block
+from runtime.errors import ToolchainError
 from tests.engines.linear_stand_ins import LinearStandIn
 from tests.engines.stand_ins import CUBIN
 
@@ -154,5 +155,5 @@ def test_a_wrong_kernel_is_not_filed(monkeypatch):
     monkeypatch.setattr(module, "MeasuredLinear", Measured)
     given = block()
     variant = block_candidates(given.up, "9.0", 132)[0]
-    with pytest.raises(module.ToolchainError, match=r"wrong in a block: relative error 0\.5"):
+    with pytest.raises(ToolchainError, match=r"wrong in a block: relative error 0\.5"):
         module._alone(given.up, variant, LinearStandIn()(given.up).plan)
