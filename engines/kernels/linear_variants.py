@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from engines.kernels.linear_problem import LinearProblem
@@ -162,19 +162,22 @@ def linear_candidates(problem: LinearProblem, target: str, multiprocessors: int)
     """The variants worth measuring on a GPU of compute capability `target`: those with the least estimated time."""
     if target != "9.0":
         return
-    timed = []
-    for variant in _all(problem, multiprocessors):
-        timed.append((estimate(problem, variant, multiprocessors), str(variant), variant))
-    for _, _, variant in sorted(timed)[:_WORTH_MEASURING]:
-        yield variant
+    yield from _fastest(problem, _all(problem, multiprocessors), multiprocessors)
 
 
 def lean_candidates(problem: LinearProblem, target: str, multiprocessors: int) -> Iterator[LinearVariant]:
     """As `linear_candidates`, of those that leave registers and shared memory for a block of another kernel."""
     if target != "9.0":
         return
-    lean = [v for v in _all(problem, multiprocessors) if v.groups == 1 and v.shared <= _SHARED[2]]
-    timed = sorted((estimate(problem, variant, multiprocessors), str(variant), variant) for variant in lean)
+    lean = (v for v in _all(problem, multiprocessors) if v.groups == 1 and v.shared <= _SHARED[2])
+    yield from _fastest(problem, lean, multiprocessors)
+
+
+def _fastest(
+    problem: LinearProblem, variants: Iterable[LinearVariant], multiprocessors: int
+) -> Iterator[LinearVariant]:
+    """The first of them by their estimates; of equal ones, the order is that of their names."""
+    timed = sorted((estimate(problem, variant, multiprocessors), str(variant), variant) for variant in variants)
     for _, _, variant in timed[:_WORTH_MEASURING]:
         yield variant
 
