@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "driver.h"
+#include "next.h"
 #include "program.h"
 #include "resolve.h"
 
@@ -12,11 +13,12 @@ namespace cat2dog {
 
 class Module;
 
-// Where the tensors of one call are.
+// Where the tensors of one call are, and what the next node expects.
 struct Pointers {
     void const* const* inputs;
     void* const* outputs;
     void* workspace;
+    Expected next{};
 };
 
 class Kernels {
