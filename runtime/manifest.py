@@ -1,7 +1,9 @@
 """What is known about an engine: `X.json` beside `X.engine`.
 
 A manifest may come from anywhere, so it is read strictly: bounded in size, every field of its type, none missing, none
-more. What is wrong with one is an EngineMismatch, since an engine without a sound manifest is not used.
+more. What is wrong with one is an EngineMismatch, since an engine without a sound manifest is not used. The first field
+of the file is its seal, the SHA-256 of all that follows: a flipped bit anywhere is seen, also one that leaves sound
+JSON. (It is against accidents; `runtime.signing` is against people.)
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any, TypeVar
 from runtime import files
 from runtime.errors import EngineMismatch
 
-SCHEMA = 1
+SCHEMA = 2  # 2: the file has a seal
 MAX_BYTES = 1 << 20
 
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -32,6 +34,7 @@ _CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
 # No folder, no hidden or temporary file, nothing a shell or terminal takes amiss.
 _ENGINE_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,245}\.engine")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SEALED = re.compile(r'\{\n  "seal": "([0-9a-f]{64})",\n')
 _LONGEST_TEXT = 4096
 _LONGEST_LIST = 10_000
 
@@ -172,8 +175,24 @@ def write_manifest(engine: str | os.PathLike[str], manifest: Manifest) -> Path:
     text = manifest.to_json()
     Manifest.from_json(text)
     path = manifest_path(engine)
-    files.write_text(path, text)
+    files.write_text(path, sealed(text))
     return path
+
+
+def sealed(text: str) -> str:
+    """The text of a manifest (`to_json`) as it is stored, with the seal before the other fields."""
+    rest = text.removeprefix("{\n")
+    return f'{{\n  "seal": "{files.sha256_text(rest)}",\n{rest}'
+
+
+def _unsealed(text: str) -> str:
+    match = _SEALED.match(text)
+    if match is None:
+        raise ValueError("it has no seal, as older versions wrote it")
+    rest = text[match.end() :]
+    if files.sha256_text(rest) != match[1]:
+        raise ValueError("it was altered: its seal is of another text")
+    return "{\n" + rest
 
 
 def read_manifest(engine: str | os.PathLike[str]) -> Manifest:
@@ -182,7 +201,9 @@ def read_manifest(engine: str | os.PathLike[str]) -> Manifest:
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
-        return Manifest.from_json(data.decode())
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES} bytes")
+        return Manifest.from_json(_unsealed(data.decode()))
     except FileNotFoundError as error:
         raise EngineMismatch(f"{engine} has no manifest {path.name} beside it; {rebuild_advice(engine)}") from error
     except (OSError, ValueError) as error:

@@ -20,6 +20,7 @@ from runtime.manifest import (
     Manifest,
     manifest_path,
     read_manifest,
+    sealed,
     write_manifest,
 )
 
@@ -62,7 +63,7 @@ def test_round_trip(tmp_path):
     engine = tmp_path / "x.engine"
     assert write_manifest(engine, MANIFEST) == manifest_path(engine) == tmp_path / "x.json"
     assert read_manifest(engine) == MANIFEST
-    assert json.loads((tmp_path / "x.json").read_text())["schema"] == 1
+    assert json.loads((tmp_path / "x.json").read_text())["schema"] == 2
 
 
 def test_key8_is_the_canonical_hash_and_changes_with_every_field():
@@ -108,7 +109,7 @@ def test_every_field_is_needed(field):
     ("content", "message"),
     [
         ([], "manifest is a list, expected an object"),
-        (stored(schema=2), "its schema is 2, this version reads 1"),
+        (stored(schema=1), "its schema is 1, this version reads 2"),
         (stored(schema=True), "manifest.schema is a boolean, expected a whole number"),
         (stored(size=-1), "manifest.size is out of range, expected 0 to 2**63-1"),
         (stored(size=1.5), "manifest.size is a number, expected a whole number"),
@@ -166,7 +167,10 @@ def test_missing_and_damaged_files_say_how_to_rebuild(tmp_path):
     manifest_path(engine).write_bytes(b"\xff\xfe")
     with pytest.raises(EngineMismatch, match=r"manifest .* is damaged: .*utf-8.*; build it again: "):
         read_manifest(engine)
-    manifest_path(engine).write_text(MANIFEST.to_json()[:-40])
+    manifest_path(engine).write_text(MANIFEST.to_json())
+    with pytest.raises(EngineMismatch, match=r"is damaged: it has no seal, as older versions wrote it; "):
+        read_manifest(engine)
+    manifest_path(engine).write_text(sealed(MANIFEST.to_json())[:-40])
     with pytest.raises(EngineMismatch) as error:
         read_manifest(engine)
     assert "\n" not in str(error.value) and str(error.value).endswith(advice)
@@ -178,6 +182,16 @@ def test_an_endless_manifest_is_not_read_whole(tmp_path):
     os.symlink("/dev/zero", tmp_path / "x.json")
     with pytest.raises(EngineMismatch, match="it is larger than 1048576 bytes"):
         read_manifest(tmp_path / "x.engine")
+
+
+def test_every_flipped_bit_of_the_file_is_seen(tmp_path):
+    path = write_manifest(tmp_path / "x.engine", MANIFEST)
+    sound = path.read_bytes()
+    assert sound.startswith(b'{\n  "seal": "') and json.loads(sound)["engine"] == MANIFEST.engine
+    for index in range(len(sound)):
+        path.write_bytes(sound[:index] + bytes([sound[index] ^ (1 << index % 8)]) + sound[index + 1 :])
+        with pytest.raises(EngineMismatch, match=r"is damaged: .*; build it again"):
+            read_manifest(tmp_path / "x.engine")
 
 
 json_values = st.recursive(
