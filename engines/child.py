@@ -8,10 +8,11 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engines import timing_cache
 from engines.answer import serve
 from engines.configure import configure, create_network, precision_holds
 from runtime.errors import ToolchainError
@@ -84,7 +85,7 @@ def built(trt: Any, request: Mapping[str, Any], log: Any, progress: Any) -> Made
 def write_timing_cache(request: Mapping[str, Any], config: Any) -> None:
     """Keep what TensorRT measured, where the request names a file for it."""
     if request["timing_cache"]:
-        _write(request["timing_cache"], config.get_timing_cache().serialize())
+        _write(request["timing_cache"], config.get_timing_cache().serialize(), timing_cache.write_timing_cache)
 
 
 def _prepared(trt: Any, request: Mapping[str, Any], log: Any, progress: Any, hold: str) -> tuple[Any, ...]:
@@ -99,9 +100,9 @@ def _prepared(trt: Any, request: Mapping[str, Any], log: Any, progress: Any, hol
     return builder, network, parser, configure(trt, builder, network, request, _monitor(trt, progress), hold)
 
 
-def _write(path: str, memory: Any) -> None:
+def _write(path: str, memory: Any, write: Callable[[str, memoryview], None] = write_bytes) -> None:
     try:
-        write_bytes(path, memoryview(memory))
+        write(path, memoryview(memory))
     except OSError as error:
         # The file is a temporary one; its folder is what the user knows.
         raise ToolchainError(f"cannot write into {Path(path).parent}: {error.strerror or error}") from error

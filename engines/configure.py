@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
+from engines.timing_cache import read_timing_cache
 from runtime.errors import InputError
 
 _MIB = 1 << 20
@@ -155,11 +155,7 @@ def _targets(trt: Any, config: Any, targets: list[str]) -> None:
 def _timing_cache(config: Any, path: str | None) -> None:
     if not path:
         return
-    data = b""
-    if os.path.exists(path):
-        with open(path, "rb") as file:
-            data = file.read()
-    cache = config.create_timing_cache(data)
-    # A damaged or foreign cache is refused by TensorRT itself: measure afresh, which costs time and no correctness.
+    cache = config.create_timing_cache(read_timing_cache(path))
+    # A foreign cache is refused by TensorRT itself: measure afresh, which costs time and no correctness.
     if cache is None or not config.set_timing_cache(cache, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from engines.configure import configure, create_network, major, precision_holds
+from engines.timing_cache import read_timing_cache, write_timing_cache
 from runtime.errors import InputError
 
 DataType = IntEnum("DataType", "FLOAT HALF INT32 UINT8", start=0)
@@ -254,6 +255,20 @@ def test_targets_are_for_tensorrt_rtx():
 def test_a_foreign_timing_cache_is_not_used(content, used, tmp_path):
     path = tmp_path / "timing.cache"
     if content is not None:
-        path.write_bytes(content)
+        write_timing_cache(path, content)
     config = configure(*fake("10.3.0"), network(), request(timing_cache=str(path)), None)
     assert config.caches == [used]
+
+
+def test_a_timing_cache_with_a_flipped_bit_is_not_used(tmp_path):
+    path = tmp_path / "timing.cache"
+    write_timing_cache(path, bytes(range(64)))
+    sound = path.read_bytes()
+    assert read_timing_cache(path) == bytes(range(64))
+    for index in range(len(sound)):
+        path.write_bytes(sound[:index] + bytes([sound[index] ^ (1 << index % 8)]) + sound[index + 1 :])
+        assert read_timing_cache(path) == b""
+    path.write_bytes(sound[:-1])
+    assert read_timing_cache(path) == b""
+    path.write_bytes(b"as TensorRT itself writes it")
+    assert configure(*fake("10.3.0"), network(), request(timing_cache=str(path)), None).caches == [b""]
