@@ -63,13 +63,15 @@ def onnx_path(args: argparse.Namespace, recipe: Recipe, precision: str, policy: 
     return Path(args.build_dir) / "onnx" / f"{recipe.name}_{precision}{own}.onnx"
 
 
-def exported(args: argparse.Namespace, recipe: Recipe, precision: str, update: Update) -> OnnxFile:
-    """The up-to-date neutral ONNX file of a recipe."""
+def exported(
+    args: argparse.Namespace, recipe: Recipe, precision: str, update: Update, verify_hash: bool = True
+) -> OnnxFile:
+    """The up-to-date neutral ONNX file of a recipe, hashed before it is used."""
     from export.export import export
 
     policy = policy_of(args, precision)
     path = onnx_path(args, recipe, precision, policy)
-    return export(recipe, path, precision, policy=policy, opset=args.opset, progress=update)
+    return export(recipe, path, precision, policy=policy, opset=args.opset, progress=update, verify_hash=verify_hash)
 
 
 def validation_of(recipe: Recipe, update: Update) -> Validation:
@@ -99,7 +101,7 @@ def build_request(args: argparse.Namespace, recipe: Recipe, update: Update) -> B
     flavor = choose_flavor(args.flavor)
     choose_form(args.attention, flavor, args.precision, target_gpu(flavor, targets))
     choose_linear(_linear(args), flavor, args.precision, target_gpu(flavor, targets))
-    onnx = exported(args, recipe, args.precision, update)
+    onnx = exported(args, recipe, args.precision, update, verify_hash=False)
     return BuildRequest(
         onnx=onnx.path,
         checkpoint=recipe.name,
@@ -132,6 +134,7 @@ def built(args: argparse.Namespace, recipe: Recipe, update: Update) -> Built:
     request = build_request(args, recipe, update)
     if not request.force and (found := find(request)):
         return found
+    exported(args, recipe, args.precision, update)  # now that it is going to be used, it is hashed
     return build(replace(request, validation=validation_of(recipe, update)), update)
 
 

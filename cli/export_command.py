@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
         policy = compose.policy_of(args, args.precision)
         path = compose.onnx_path(args, recipe, args.precision, policy)
         path = args.output or path.with_stem(path.stem + ("" if args.batch is None else f"_b{args.batch}"))
-        done = export(recipe, path, args.precision, policy=policy, opset=args.opset, batch=args.batch, progress=update)
+        shape = {"opset": args.opset, "batch": args.batch}
+        done = export(recipe, path, args.precision, policy=policy, **shape, progress=update, verify_hash=True)
     weights = done.files[data_path(path).name]["size"]
     facts = {
         "onnx": done.path,

@@ -237,6 +237,7 @@ def _sha256_of(names: Sequence[str]) -> str:
 def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, progress: Progress) -> Manifest:
     if request.validation is None:
         raise InputError(f"no validation inputs were given to judge {path.name} by")
+    _refuse_altered(request.onnx, key)
     progress("lowering the graph", None)
     planners = _planners(key)
     notes: list[str] = []
@@ -261,6 +262,16 @@ def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, pr
     if flavor.can_run and not key.targets:
         manifest = run_gate(path, request.validation, flavor, progress, request.verbose)
     return manifest
+
+
+def _refuse_altered(onnx: Path, key: EngineKey) -> None:
+    """The key takes a file's hash from a memo, by size and time stamp; what is built from is hashed in full."""
+    known = {onnx: key.onnx_sha256}
+    if (data := onnx.with_name(f"{onnx.name}.data")).exists():
+        known[data] = key.weights_sha256
+    for path, sha256 in known.items():
+        if sha256_file(path) != sha256:
+            raise InputError(f"{path} was altered after it was written, or is damaged: export it again")
 
 
 @dataclass(frozen=True)

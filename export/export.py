@@ -39,11 +39,14 @@ def export(
     opset: int = 17,
     batch: int | None = None,
     progress: Progress | None = None,
+    verify_hash: bool = False,
 ) -> OnnxFile:
     """Write `recipe` to `path` (`X.onnx`, `X.onnx.data`, `X.json`), unless an up-to-date export lies there.
 
     `policy` replaces the default one of `precision`; `batch` fixes the batch, None leaves it dynamic. `progress` is
-    called with what is being done and the fraction of it. Raises InputError for a module that cannot be exported, and
+    called with what is being done and the fraction of it. With `verify_hash` an export that lies there is hashed, as it
+    should be before it is used, and written again where it is not what it was; without, its size and time stamps are
+    believed. Raises InputError for a module that cannot be exported, and
     ToolchainError when the files cannot be written; then what lay at `path` before still lies there.
     """
     path = Path(path)
@@ -53,11 +56,11 @@ def export(
     if policy.precision != precision and precision != "fp32":
         raise InputError(f"precision {precision} with a policy for {policy.precision}: give one of them")
     key = export_key(recipe, policy, opset, batch)
-    if ready := up_to_date(path, key):
+    if ready := up_to_date(path, key, verify_hash):
         return ready
     _refuse_foreign_manifest(path)
     with exclusive(path):
-        if ready := up_to_date(path, key):
+        if ready := up_to_date(path, key, verify_hash):
             return ready
         return _export(recipe, path, policy, opset, batch, key, progress or (lambda what, done: None))
 

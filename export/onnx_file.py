@@ -77,7 +77,7 @@ def read(path: str | os.PathLike[str]) -> OnnxFile:
         fields = json.loads(manifest.read_text("utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} has no manifest {manifest.name} beside it: export the model again") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{manifest} cannot be read ({error}): export the model again") from error
     try:
         if fields["schema"] != SCHEMA or fields["path"] != path.name:
@@ -90,10 +90,10 @@ def read(path: str | os.PathLike[str]) -> OnnxFile:
         raise InputError(f"{manifest} lacks or has odd fields ({error}): export the model again") from error
 
 
-def up_to_date(path: str | os.PathLike[str], key: dict[str, Any]) -> OnnxFile | None:
+def up_to_date(path: str | os.PathLike[str], key: dict[str, Any], verify_hash: bool = False) -> OnnxFile | None:
     """The export at `path` if it was made from the same `key` and is still the file that was written, else None.
 
-    A file whose time stamp moved (a copy, a checkout) is hashed instead of trusted.
+    A file whose time stamp moved (a copy, a checkout) is hashed instead of trusted; with `verify_hash` every file is.
     """
     path = Path(path)
     try:
@@ -105,8 +105,8 @@ def up_to_date(path: str | os.PathLike[str], key: dict[str, Any]) -> OnnxFile | 
             stat = file.stat()
             if stat.st_size != known["size"]:
                 return None
-            if stat.st_mtime_ns != known["mtime_ns"] and sha256_file(file) != known["sha256"]:
+            if (verify_hash or stat.st_mtime_ns != known["mtime_ns"]) and sha256_file(file) != known["sha256"]:
                 return None
-    except (InputError, OSError, KeyError, TypeError):
+    except (InputError, OSError, KeyError, TypeError, AttributeError):
         return None
     return onnx_file

@@ -43,7 +43,7 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
         raise InputError(
             f"policy {path} cannot be read ({error.strerror or error}): `cat2dog accuracy --search` writes one"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"policy {path} is no JSON ({error})") from error
     if not isinstance(said, dict) or not isinstance(said.get("islands"), list) or "precision" not in said:
         raise InputError(f'policy {path} is not of the form {{"precision": "fp16", "islands": [...]}}')
