@@ -1,0 +1,46 @@
+"""ResNet50 as a recipe: what the toolchain exports, builds and judges.
+
+cat2dog build --recipe zoo.resnet50.recipe:resnet50 --precision fp16
+CAT2DOG_RESNET50=resnet50.safetensors cat2dog accuracy --recipe zoo.resnet50.recipe:resnet50
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from export.recipe import ModuleRecipe
+from runtime.runner import TensorSpec
+from zoo.resnet50.answer import OUTPUTS
+from zoo.resnet50.network import Classifier
+from zoo.resnet50.pictures import drawn_crops
+from zoo.resnet50.pixels import CROP
+from zoo.resnet50.weights import load, seeded
+
+WEIGHTS_VARIABLE = "CAT2DOG_RESNET50"
+# The worst of logits, embedding and (mean, variance); whether the classes stay the same is what `compare` counts.
+JUDGE = ("cosine", 0.999)
+
+
+def resnet50() -> ModuleRecipe:
+    """With the weights that CAT2DOG_RESNET50 names (a safetensors file), or seeded random ones where it is not set."""
+    path = os.environ.get(WEIGHTS_VARIABLE)
+    return recipe_of(path)
+
+
+def recipe_of(path: str | os.PathLike[str] | None) -> ModuleRecipe:
+    """The recipe of a safetensors file, or of seeded random weights."""
+    return ModuleRecipe(
+        name="resnet50" if path else "resnet50-random",
+        build=lambda: Classifier(load(path) if path else seeded()),
+        inputs=[TensorSpec("crop", "uint8", (-1, CROP, CROP, 3))],
+        outputs=[TensorSpec(name, "float32", (-1, *shape)) for name, shape in OUTPUTS.items()],
+        judge=JUDGE,
+        sample=_sample,
+        samples=16,
+    )
+
+
+def _sample(count: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"crop": drawn_crops(count, int(generator.integers(1 << 31)))}
