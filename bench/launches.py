@@ -85,15 +85,11 @@ def read_chain(path: Path) -> Chain:
 
 
 def measure(chain: Chain, batch: int, repeats: int) -> dict[str, Any]:
-    """Milliseconds of all launches as one graph, and microseconds a node of each kind.
-
-    Beside the graph as it is: with no launch early, and with none that asks for the next one's weights.
-    """
+    """Milliseconds of all launches as one graph, as they are and none early, and microseconds a node of each kind."""
     with ChainOnGpu(chain, batch) as there:
         with Clocks() as clocks:
             whole = there.milliseconds(there.prepared(), repeats)
         plain = there.milliseconds(there.prepared(programmatic=False), repeats)
-        unasked = there.milliseconds(there.prepared(asking=False), repeats)
         kinds = []
         for nodes in _kinds(chain):
             first = chain.nodes[nodes[0]]
@@ -107,7 +103,6 @@ def measure(chain: Chain, batch: int, repeats: int) -> dict[str, Any]:
         "ms": summary(whole),
         "gpu_clock": clocks.said,
         "plain_ms": summary(plain),
-        "unasked_ms": summary(unasked),
         "kinds_ms": round(sum(kind["us"] * kind["nodes"] for kind in kinds) / 1e3, 4),
         "kinds": kinds,
         "method": f"CUDA graph of the launches alone, {repeats} replays, random patches, weights of the file",

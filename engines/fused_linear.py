@@ -18,7 +18,6 @@ from engines.constants import constant, integers
 from engines.fold_check import FoldChecks
 from engines.fused_linear_body import linear_inputs
 from engines.fused_linear_check import check_layer, operations_of
-from engines.fused_linear_last import settle_last
 from engines.fused_linear_layers import Layer, find_layers
 from engines.fused_linear_node import STATISTICS, linear_attributes, statistics_runs
 from engines.fused_linear_norm import InputNorm, find_norms
@@ -121,7 +120,6 @@ class LinearLowering:
         for planned, weights in prepared:
             writer.write(planned, weights)
             lowered[planned.layer] = self._described(planned)
-        settle_last(writer.written)
         for layer, why in plans.refused.items():
             choice = self.choices.get(layer.name, Choice("tensorrt", ""))
             lowered[layer] = LoweredNode(layer.name, "tensorrt", why, measured=choice.measured)
@@ -178,7 +176,6 @@ class _Writer:
         self._now: dict[ir.Value, ir.Value] = {}
         self._rows: dict[ir.Value, ir.Value] = {}
         self._statistics: dict[Layer, ir.Value] = {}
-        self.written: dict[ir.Node, FusedKernel] = {}
 
     def write(self, planned: Planned, weights: Weights) -> None:
         """Put the fused node in the place of the layer's own nodes."""
@@ -210,7 +207,6 @@ class _Writer:
         inputs = [given[each] for each in linear_inputs(p)]
         fused = ir.Node(DOMAIN, LINEAR, inputs, attributes, outputs=outputs, name=name)
         graph_of(last).insert_before(last, fused)
-        self.written[fused] = planned.kernel
         self.model.opset_imports[DOMAIN] = 1
         if planned.turning is not None and planned.attention is not None:
             planned.turning.apply(planned.attention)

@@ -76,17 +76,11 @@ class ChainOnGpu:
             times = [graph.milliseconds(self.stream, first, second) for _ in range(warm_up + repeats)]
         return times[warm_up:]
 
-    def prepared(
-        self, programmatic: bool = True, nodes: Sequence[int] | None = None, asking: bool = True
-    ) -> Callable[[], None]:
-        """Gives the stream the launches of `nodes` (numbers; default all); without `programmatic` none starts early.
-
-        Without `asking`, none asks for what the next one expects.
-        """
+    def prepared(self, programmatic: bool = True, nodes: Sequence[int] | None = None) -> Callable[[], None]:
+        """Gives the stream the launches of `nodes` (numbers; default all); without `programmatic` none starts early."""
         calls: list[Prepared] = []
         loaded: dict[str, LoadedPlan] = {}
-        order = range(len(self.chain.nodes)) if nodes is None else nodes
-        for place, index in enumerate(order):
+        for index in range(len(self.chain.nodes)) if nodes is None else nodes:
             node, names = self.chain.nodes[index], self._names[index]
             plan = node.plan
             if not programmatic:
@@ -96,23 +90,13 @@ class ChainOnGpu:
                 loaded[text] = self._stack.enter_context(LoadedPlan(plan))
             workspace = self._stack.enter_context(cuda.DeviceBuffer(loaded[text].workspace_bytes(names)))
             inputs, outputs = ([self._at[name].address for name in each] for each in (node.inputs, node.outputs))
-            expected = self._expected(order[place + 1 :]) if asking else (0, 0)
-            calls.append(loaded[text].prepare(inputs, outputs, workspace.address, names, expected))
+            calls.append(loaded[text].prepare(inputs, outputs, workspace.address, names))
 
         def launch() -> None:
             for call in calls:
                 call.launch(self.stream.address)
 
         return launch
-
-    def _expected(self, after: Sequence[int]) -> tuple[int, int]:
-        """Address and bytes of what the first of the nodes `after` that expects anything does."""
-        for index in after:
-            node = self.chain.nodes[index]
-            if node.plan.expects is not None:
-                name = node.inputs[node.plan.expects]
-                return self._at[name].address, bytes_of(node.plan.inputs[node.plan.expects].dtype, self._shapes[name])
-        return 0, 0
 
     def close(self) -> None:
         """Free the GPU's memory."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engines.kernels.launch import DTYPES, Argument, Launch, LaunchPlan, Next, Null, Number, Pointer, TensorMap
+from engines.kernels.launch import DTYPES, Argument, Launch, LaunchPlan, Null, Number, Pointer, TensorMap
 from engines.kernels.sizes import evaluate
 from runtime.errors import MissingExtra, ToolchainError
 
@@ -55,24 +55,16 @@ class LoadedPlan:
         return evaluate(self.plan.workspace, names)
 
     def prepare(
-        self,
-        inputs: Sequence[int],
-        outputs: Sequence[int],
-        workspace: int,
-        names: Mapping[str, int],
-        expected: tuple[int, int] = (0, 0),
+        self, inputs: Sequence[int], outputs: Sequence[int], workspace: int, names: Mapping[str, int]
     ) -> Prepared:
-        """Everything for a launch over these addresses, so that launching costs little.
-
-        `expected` is the address and the length in bytes of what the next node expects.
-        """
+        """Everything for a launch over these addresses, so that launching costs little."""
         addresses = {"input": inputs, "output": outputs, "workspace": [workspace]}
         calls = []
         for launch, function in zip(self.plan.launches, self._functions, strict=True):
             grid = tuple(evaluate(size, names) for size in launch.grid)
             if 0 in grid:
                 continue
-            values = [self._value(argument, addresses, names, expected) for argument in launch.arguments]
+            values = [self._value(argument, addresses, names) for argument in launch.arguments]
             calls.append(_Call(self._config(launch, grid), function, values))
         return Prepared(self._driver, calls)
 
@@ -119,17 +111,9 @@ class LoadedPlan:
         config.numAttrs = len(attributes)
         return config
 
-    def _value(
-        self,
-        argument: Argument,
-        addresses: Mapping[str, Sequence[int]],
-        names: Mapping[str, int],
-        expected: tuple[int, int],
-    ) -> Any:
+    def _value(self, argument: Argument, addresses: Mapping[str, Sequence[int]], names: Mapping[str, int]) -> Any:
         if isinstance(argument, Null):
             return ctypes.c_uint64(0)
-        if isinstance(argument, Next):
-            return ctypes.c_uint64(expected[argument.length])
         if isinstance(argument, Pointer):
             return ctypes.c_uint64(_address(argument, addresses, names))
         if isinstance(argument, Number):

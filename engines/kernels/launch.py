@@ -12,7 +12,6 @@ over names bound by the shapes of the inputs:
     input fp16 B 256 3840                    a name binds where it first stands and is checked where it stands again
     output fp16 B 256 1280                   each size one expression without spaces: `B*4`
     workspace B*1310720                      bytes; left out where there is none
-    expects 1                                number of an input, a constant, that the node before may bring into the L2
     image 31240 1f3d5c7900aa12ff             length and FNV-1a hash of each image, in their order in `images`
     kernel 0 attention_sm90                  a launch: which image, and the name of the kernel in it
     grid B*20 2 1
@@ -25,8 +24,6 @@ over names bound by the shapes of the inputs:
     arg workspace B*4096
     arg i32 B*256                            a number: i32, i64, or f32 (a decimal, or hexadecimal as float.hex writes)
     arg null                                 a null pointer
-    arg next                                 address of what the next node expects; null where there is none
-    arg next_bytes                           its length in bytes, an i64
     arg tensormap input 0 0 fp16 128B        a TMA descriptor over a tensor: operand, offset, type, swizzle,
     dims 64 60*B 256                         innermost first: sizes in elements,
     strides 128 7680                         bytes between neighbours, from the second dimension on,
@@ -41,7 +38,7 @@ order on one stream, and one whose grid has a 0 is skipped. An i32 is at most 2^
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from engines.kernels.sizes import Size, check_size
 
@@ -101,17 +98,6 @@ class Null:
 
 
 @dataclass(frozen=True)
-class Next:
-    """What the next node of the network expects (`LaunchPlan.expects`): its address, or its `length` in bytes (i64).
-
-    Both are 0 until it is known. A plan with it must not be the last of its network: whoever runs plans takes the next
-    one that they give to the stream for the next of the network.
-    """
-
-    length: bool = False
-
-
-@dataclass(frozen=True)
 class TensorMap:
     """A TMA descriptor, made when the kernel is launched; passed by value, 128 bytes.
 
@@ -127,7 +113,7 @@ class TensorMap:
     swizzle: str = "none"
 
 
-Argument = Pointer | Number | Null | Next | TensorMap
+Argument = Pointer | Number | Null | TensorMap
 
 
 @dataclass(frozen=True)
@@ -146,10 +132,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """See the head of this file. `target` is a compute capability ("9.0"); `exact` refuses every other.
-
-    `expects` is the number of a constant input that kernels of the node before may bring into the L2.
-    """
+    """See the head of this file. `target` is a compute capability ("9.0"); `exact` refuses every other."""
 
     target: str
     inputs: tuple[Tensor, ...]
@@ -158,7 +141,6 @@ class LaunchPlan:
     images: tuple[Image, ...]
     workspace: Size = 0
     exact: bool = False
-    expects: int | None = None
 
     def __post_init__(self) -> None:
         parts = {"inputs": self.inputs, "outputs": self.outputs, "images": self.images, "kernels": self.launches}
@@ -167,8 +149,6 @@ class LaunchPlan:
                 raise ValueError(f"{len(each)} {what}, expected 1 to {_MOST}")
         for tensor in (*self.inputs, *self.outputs):
             _one_of("type", tensor.dtype, DTYPES)
-        if self.expects is not None and not 0 <= self.expects < len(self.inputs):
-            raise ValueError(f"input {self.expects} of {len(self.inputs)} is expected")
         for launch in self.launches:
             if not 0 <= launch.image < len(self.images):
                 raise ValueError(f"kernel {launch.name} is in image {launch.image} of {len(self.images)}")
@@ -206,16 +186,10 @@ class LaunchPlan:
         lines += [_line(f"output {tensor.dtype}", *tensor.shape) for tensor in self.outputs]
         if self.workspace != 0:
             lines.append(_line("workspace", self.workspace))
-        if self.expects is not None:
-            lines.append(f"expects {self.expects}")
         lines += [f"image {len(image.data)} {image.fnv}" for image in self.images]
         for launch in self.launches:
             lines += _launch_lines(launch)
         return "\n".join([*lines, "end", ""])
-
-    def last(self) -> LaunchPlan:
-        """The same as the last of its network: it asks for nothing of a next one."""
-        return replace(self, launches=tuple(_without_next(launch) for launch in self.launches))
 
     @property
     def data(self) -> bytes:
@@ -235,15 +209,6 @@ def fnv1a(data: bytes) -> str:
         value = ((value ^ int.from_bytes(padded[start : start + 8], "little")) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
         value ^= value >> 32
     return f"{value:016x}"
-
-
-def _without_next(launch: Launch) -> Launch:
-    def other(argument: Argument) -> Argument:
-        if isinstance(argument, Next):
-            return Number("i64", 0) if argument.length else Null()
-        return argument
-
-    return replace(launch, arguments=tuple(other(argument) for argument in launch.arguments))
 
 
 def _line(word: str, *rest: Size) -> str:
@@ -271,8 +236,6 @@ def _argument_lines(argument: Argument) -> list[str]:
         return [f"arg {argument.words()}"]
     if isinstance(argument, Null):
         return ["arg null"]
-    if isinstance(argument, Next):
-        return ["arg next_bytes" if argument.length else "arg next"]
     if isinstance(argument, Number):
         return [f"arg {argument.kind} {_number(argument)}"]
     return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from engines.kernels.images import cuda_kernel
-from engines.kernels.launch import Argument, Image, Launch, LaunchPlan, Next, Null, Number, Pointer, Tensor, TensorMap
+from engines.kernels.launch import Argument, Image, Launch, LaunchPlan, Null, Number, Pointer, Tensor, TensorMap
 from engines.kernels.linear_problem import LinearProblem
 from engines.kernels.linear_variants import LinearVariant, check_linear, fits_problem
 from engines.kernels.problem import Unsupported
@@ -58,8 +58,6 @@ def linear_plan(problem: LinearProblem, variant: LinearVariant, target: str) -> 
         Number("i32", total),
         Number("f32", p.epsilon),
         Number("f32", (turning.qk_norm or 0.0) if turning else 0.0),
-        Next(),
-        Next(length=True),
     ]
     launch = Launch(
         0,
@@ -74,8 +72,7 @@ def linear_plan(problem: LinearProblem, variant: LinearVariant, target: str) -> 
     outputs = [Tensor(p.precision, (batch, p.rows, p.width))]
     if p.statistics:
         outputs.append(Tensor("fp32", (batch, p.rows, p.columns // v.own, 2)))
-    images = (Image(compiled.data),)
-    return LaunchPlan(target, tuple(inputs), tuple(outputs), (launch,), images, 0, True, places["weights"])
+    return LaunchPlan(target, tuple(inputs), tuple(outputs), (launch,), (Image(compiled.data),), 0, True)
 
 
 def _blocks(p: LinearProblem, v: LinearVariant, total: Size) -> Size:

@@ -13,9 +13,7 @@
 // which wrote x left (of runs of channels: mean, and sum of squared distances from it; Chan et al. 1979 joins them).
 //
 // What of W fits into the stages is fetched before this kernel waits for the one before it (programmatic dependent
-// launch), and with AHEAD the rest of the first tile is asked for into the L2. While it multiplies, it asks for the
-// weights of the next linear layer (`next`), a part in each block and step: they come from DRAM while tensor cores work
-// and between launches, and lie in the L2 when the next kernel wants them.
+// launch), and with AHEAD the rest of the first tile is asked for into the L2.
 //
 // Constants, given by the compiler's command line (engines/kernels/linear_plan.py): GROUPS, EACH, SIDE, ALTERNATE, BN,
 // STAGES, CM, CN, PARTS, RESIDENT (blocks a multiprocessor), AHEAD, BF16, ROWS (tokens a sample), INNER, COLUMNS, NORM (0
@@ -85,10 +83,6 @@ __device__ __forceinline__ void load_box(u32 to, const TensorMap* map, int x, in
         "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
         "l"(map), "r"(x), "r"(y), "r"(barrier)
         : "memory");
-}
-// `bytes` a multiple of 16.
-__device__ __forceinline__ void fetch_bytes(const char* from, u32 bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 }
 __device__ __forceinline__ void fetch_box(const TensorMap* map, int x, int y) {
   asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(map), "r"(x), "r"(y) : "memory");
@@ -358,7 +352,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
     linear_sm90(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap weights, const float* statistics,
                 const float* sums, const float* bias, const float* gain_q, const float* gain_k, const float* cosines,
                 const float* sines, const unsigned short* residual, unsigned short* output, float* left, int runs, int total,
-                float eps, float qk_eps, const char* next, unsigned long long next_bytes) {
+                float eps, float qk_eps) {
   extern __shared__ unsigned char raw[];
   const u32 base = (shared_address(raw) + 1023) & ~1023u;
   const u32 a_at = base, b_at = a_at + STAGES * A_BYTES, full = b_at + STAGES * B_BYTES, empty = full + 8 * STAGES;
@@ -409,17 +403,6 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
         load_box(b_at + stage * B_BYTES + b_row * 128, &weights, k * 64, (tile / tiles_m * CN + cn) * BN + b_row,
                  full + 8 * stage, b_mask);
       };
-      // This block's part of the next layer's weights, in lines of the L2, over its steps.
-      const u32 turns = (tiles - static_cast<int>(blockIdx.x / CLUSTER) + gridDim.x / CLUSTER - 1) / (gridDim.x / CLUSTER);
-      const u64 slice = next == nullptr ? 0 : (next_bytes / gridDim.x + 128) & ~127ull;
-      const u32 portion = (static_cast<u32>(slice) / (turns * (end - begin)) + 128) & ~127u;
-      u64 asked = slice * blockIdx.x;
-      const u64 last = next == nullptr ? 0 : asked + slice < next_bytes ? asked + slice : next_bytes & ~15ull;
-      auto ask_next = [&] {
-        if (asked >= last) return;
-        fetch_bytes(next + asked, last - asked < portion ? static_cast<u32>(last - asked) : portion);
-        asked += portion;
-      };
       // Nothing before this kernel writes weights.
       int tile = blockIdx.x / CLUSTER;
       const int early = tile < tiles ? (end - begin < STAGES ? end - begin : STAGES) : 0;
@@ -439,7 +422,6 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
       u32 step = 0;
       for (; tile < tiles; tile += gridDim.x / CLUSTER) {
         for (int k = begin; k < end; ++k, ++step) {
-          ask_next();
           if (step < early) continue;
           const u32 stage = step % STAGES;
           barrier_wait(empty + 8 * stage, (step / STAGES & 1) ^ 1);

@@ -16,7 +16,6 @@ from engines.kernels.launch import (
     Image,
     Launch,
     LaunchPlan,
-    Next,
     Null,
     Number,
     Pointer,
@@ -49,7 +48,6 @@ def _plan(lines: _Lines, data: bytes) -> LaunchPlan:
     inputs = tuple(_tensor(row) for row in lines.all("input"))
     outputs = tuple(_tensor(row) for row in lines.all("output"))
     workspace = [row[1] for row in lines.all("workspace")]
-    expects = lines.read("expects", 2, lambda words: int(words[0])) if lines.word == "expects" else None
     images = _images(lines.all("image"), data)
     launches = []
     while lines.word == "kernel":
@@ -58,14 +56,7 @@ def _plan(lines: _Lines, data: bytes) -> LaunchPlan:
         raise ValueError(f"line {lines.at + 1} of a launch plan: '{lines.word}' is not expected there")
     target = f"{capability[:-1]}.{capability[-1:]}"
     return LaunchPlan(
-        target,
-        inputs,
-        outputs,
-        tuple(launches),
-        images,
-        _size(workspace[0]) if workspace else 0,
-        kind == "exact",
-        expects,
+        target, inputs, outputs, tuple(launches), images, _size(workspace[0]) if workspace else 0, kind == "exact"
     )
 
 
@@ -135,9 +126,6 @@ def _argument(lines: _Lines) -> Argument:
     if kind == "null":
         lines.take("arg", 2)
         return Null()
-    if kind in ("next", "next_bytes"):
-        lines.take("arg", 2)
-        return Next(kind == "next_bytes")
     if kind in NUMBERS:
         word = lines.take("arg", 3)[2]
         return Number(kind, float.fromhex(word) if kind == "f32" else _size(word))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engines.kernels.launch import Image, Launch, LaunchPlan, Next, Pointer, Tensor
+from engines.kernels.launch import Image, Launch, LaunchPlan, Pointer, Tensor
 from engines.kernels.linear_plan import operands_of
 from engines.kernels.linear_problem import LinearProblem
 from engines.kernels.linear_variants import check_linear
@@ -33,12 +33,7 @@ class LinearStandIn:
         outputs = [Tensor(problem.precision, ("B", problem.rows, problem.width))]
         if problem.statistics:
             outputs.append(Tensor("fp32", ("B", problem.rows, problem.width // RUN, 2)))
-        pointers = (
-            *(Pointer("input", index) for index in range(len(inputs))),
-            Pointer("output"),
-            Next(),
-            Next(length=True),
-        )
+        pointers = (*(Pointer("input", index) for index in range(len(inputs))), Pointer("output"))
         launch = Launch(0, "stand_in", (f"B*{problem.rows}", 1, 1), 128, 0, pointers)
-        plan = LaunchPlan("9.0", tuple(inputs), tuple(outputs), (launch,), (Image(CUBIN),), expects=1)
+        plan = LaunchPlan("9.0", tuple(inputs), tuple(outputs), (launch,), (Image(CUBIN),))
         return FusedKernel(plan, "stand-in 64x64", "the only one", 0.25)

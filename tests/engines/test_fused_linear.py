@@ -12,7 +12,6 @@ import onnx_ir as ir
 import pytest
 
 from engines.batch import BatchProfile
-from engines.fused_linear_last import settle_last
 from engines.fused_linear_node import linear_problem_of
 from engines.fused_node import problem_of
 from engines.lowering import lower, widen
@@ -124,46 +123,6 @@ def test_no_answer_changes_but_for_rounding(name, precision, least):
     plain = answer(lower(exported(name, precision), "decomposed", BATCH).path, feed)
     assert min(scores("psnr", got, expected)) >= least
     assert np.abs(got["dog"].astype(int) - plain["dog"].astype(int)).max() <= (2 if precision == "fp16" else 12)
-
-
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_all_but_the_last_ask_for_weights(precision):
-    lowered, _ = lowered_of("gelu", precision)
-    model = ir.load(lowered.path)
-    texts = [node.attributes["launch"].as_string() for node in model.graph if node.op_type == "FusedLinear"]
-    assert ["arg next\narg next_bytes\n" in text for text in texts] == [True] * 5 + [False]
-    assert "arg null\narg i64 0\n" in texts[-1] and all("expects 1\n" in text for text in texts)
-
-
-def test_a_branch_is_not_what_follows():
-    """Only what surely comes in the same pass: not what a branch may leave out, nor what depends on something else."""
-
-    def value(name):
-        return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1]))
-
-    x, given = value("x"), value("given")
-    kernel = LinearStandIn()(linear_problem_of(_a_layer()))
-    first, apart, inside = (
-        ir.Node("cat2dog", "FusedLinear", [each], [ir.AttrString("launch", kernel.plan.text())])
-        for each in (x, x, given)
-    )
-    inside.replace_input_with(0, first.outputs[0])
-    branch = ir.Graph([], [inside.outputs[0]], nodes=[inside], name="branch")
-    chosen = ir.Node(
-        "",
-        "If",
-        [given],
-        [ir.AttrGraph("then_branch", branch), ir.AttrGraph("else_branch", ir.Graph([], [], nodes=[]))],
-    )
-    outer = ir.Graph([x, given], [chosen.outputs[0], apart.outputs[0]], nodes=[first, apart, chosen], name="outer")
-    assert len(outer) == 3
-    settle_last({node: kernel for node in (first, apart, inside)})
-    assert all("arg next\n" not in node.attributes["launch"].as_string() for node in (first, apart, inside))
-
-
-def _a_layer():
-    lowered, _ = lowered_of("gelu")
-    return next(node for node in ir.load(lowered.path).graph if node.op_type == "FusedLinear")
 
 
 def test_bf16_keeps_its_stream_in_fp32():

@@ -67,8 +67,6 @@ public:
                 for (int32_t j = 0; j < inputs[i].max.nbDims; ++j) known = known && inputs[i].max.d[j] >= 0;
             }
             if (known) node_.check_inputs(largest.data(), input_count);
-            // A builder times nodes one by one, over memory that it frees.
-            node_.follower.forget();
             return 0;
         });
     }

@@ -218,16 +218,7 @@ void Node::enqueue(nvinfer1::PluginTensorDesc const* input_descs, nvinfer1::Plug
     Values const values = bind_names(plan(), shapes.data(), static_cast<int>(plan().inputs.size()));
     for (std::size_t i = 0; i < plan().outputs.size(); ++i) shapes[i] = shape_of(output_descs[i].dims);
     check_outputs(plan(), values, shapes.data(), static_cast<int>(plan().outputs.size()));
-    try {
-        if (plan().expects >= 0) tell_last({pointers.inputs[plan().expects], expected_bytes(plan(), values)}, stream);
-        Pointers given = pointers;
-        if (plan().asks) given.next = follower.expected();
-        kernels->launch(values, given, stream);
-        if (plan().asks) follower.listen(stream);
-    } catch (...) {
-        silence();
-        throw;
-    }
+    kernels->launch(values, pointers, stream);
 }
 
 void report_error(char const* kind, char const* layer, char const* message) noexcept {

@@ -34,7 +34,6 @@ struct Node {
     std::string layer;      // for messages
     std::shared_ptr<Program const> program;
     std::shared_ptr<Kernels const> kernels;  // null until loaded; clones share it
-    Follower follower{};                     // of a context's own node
 
     Plan const& plan() const noexcept { return program->plan; }
     nvinfer1::DataType input_type(int index) const;

@@ -135,8 +135,6 @@ void Kernels::launch_one(
                 __builtin_memcpy(&scalar, &argument.real, 4);
                 break;
             case ArgumentKind::kNull: scalar = 0; break;
-            case ArgumentKind::kNext: scalar = reinterpret_cast<std::uintptr_t>(pointers.next.address); break;
-            case ArgumentKind::kNextBytes: scalar = pointers.next.bytes; break;
             case ArgumentKind::kMap: {
                 auto const at = static_cast<std::size_t>(argument.map);
                 encode(launch, at, resolved.maps[at], base_of(launch.maps[at].at, pointers), maps[at]);

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "driver.h"
-#include "next.h"
 #include "program.h"
 #include "resolve.h"
 
@@ -13,12 +12,11 @@ namespace cat2dog {
 
 class Module;
 
-// Where the tensors of one call are, and what the next node expects.
+// Where the tensors of one call are.
 struct Pointers {
     void const* const* inputs;
     void* const* outputs;
     void* workspace;
-    Expected next{};
 };
 
 class Kernels {

@@ -113,11 +113,6 @@ public:
             plan_.workspace = size(1);
             next();
         }
-        if (is("expects")) {
-            words(2, 2, "'expects INPUT'");
-            plan_.expects = static_cast<int>(integer(1, "input number", 0, static_cast<int>(plan_.inputs.size()) - 1));
-            next();
-        }
         while (is("image")) image();
         if (plan_.images.empty()) error("'image LENGTH HASH'");
         while (is("kernel")) launch();
@@ -231,17 +226,13 @@ private:
             made.real = real(2);
         } else if (kind == "null") {
             whole_line(2);
-        } else if (kind == "next" || kind == "next_bytes") {
-            made.kind = kind == "next" ? ArgumentKind::kNext : ArgumentKind::kNextBytes;
-            plan_.asks = true;
-            whole_line(2);
         } else if (kind == "tensormap") {
             made.kind = ArgumentKind::kMap;
             made.map = static_cast<int>(launch.maps.size());
             room(launch.maps.size(), kMostMaps, "tensor maps");
             launch.maps.push_back(map());  // ends at the last line of the four
         } else {
-            error("one of input, output, workspace, i32, i64, f32, null, next, next_bytes, tensormap");
+            error("one of input, output, workspace, i32, i64, f32, null, tensormap");
         }
         launch.arguments.push_back(std::move(made));
         next();

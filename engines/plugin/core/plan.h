@@ -65,7 +65,7 @@ struct TensorMap {
     std::vector<std::uint32_t> box;
 };
 
-enum class ArgumentKind : std::uint8_t { kAddress, kI32, kI64, kF32, kNull, kMap, kNext, kNextBytes };
+enum class ArgumentKind : std::uint8_t { kAddress, kI32, kI64, kF32, kNull, kMap };
 
 struct Argument {
     ArgumentKind kind = ArgumentKind::kNull;
@@ -95,8 +95,6 @@ struct Plan {
     std::vector<Tensor> inputs;
     std::vector<Tensor> outputs;
     Size workspace;
-    int expects = -1;  // number of the constant input that the node before may bring into the L2; -1 for none
-    bool asks = false;  // whether a launch takes what the next node expects
     std::vector<Image> images;
     std::vector<Launch> launches;
 };

@@ -119,11 +119,6 @@ void check_outputs(Plan const& plan, Values const& values, Shape const* outputs,
     }
 }
 
-std::uint64_t expected_bytes(Plan const& plan, Values const& values) {
-    if (plan.expects < 0) return 0;
-    return static_cast<std::uint64_t>(tensor_bytes(plan.inputs[static_cast<std::size_t>(plan.expects)], values));
-}
-
 std::size_t workspace_bytes(Plan const& plan, Values const& values) {
     return static_cast<std::size_t>(plan.workspace.evaluate(values));
 }

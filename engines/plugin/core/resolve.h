@@ -22,9 +22,6 @@ Shape output_shape(Plan const& plan, Values const& values, int index);
 // Raises Error unless the outputs have the shapes that the plan gives them.
 void check_outputs(Plan const& plan, Values const& values, Shape const* outputs, int count);
 
-// Bytes of the input that the plan expects; 0 where it expects none.
-std::uint64_t expected_bytes(Plan const& plan, Values const& values);
-
 std::size_t workspace_bytes(Plan const& plan, Values const& values);
 
 struct ResolvedMap {

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engines.kernels import chain as chain_module
 from engines.kernels import tune_block
 from engines.kernels.chain import Chain, ChainOnGpu
 from runtime import cuda
@@ -59,46 +58,6 @@ def test_constants_of_another_chain_are_used_where_they_lie(api):
             assert all(other._at[name] is there._at[name] for name in chain.constants)
             assert len(api.alive) - before < len(chain.nodes)
         assert len(api.alive) == before
-
-
-def test_each_is_told_of_the_next_that_expects_anything(api, monkeypatch):
-    told = []
-
-    class Loaded(NullLoaded):
-        def prepare(self, inputs, outputs, workspace, names, expected):
-            told.append(expected)
-
-    monkeypatch.setattr(chain_module, "LoadedPlan", Loaded)
-    chain = blocks()
-    nodes = [
-        replace(node, plan=replace(node.plan, expects=1 if len(node.inputs) > 1 else None)) for node in chain.nodes
-    ]
-    chain = replace(chain, nodes=tuple(nodes))
-    with ChainOnGpu(chain, 1) as there:
-        there.prepared()
-        weights = [there._at[node.inputs[1]] for node in chain.nodes if node.plan.expects is not None]
-        linear = [expected for node, expected in zip(nodes, told, strict=True) if node.plan.expects is not None]
-        assert linear == [(each.address, each.size) for each in weights[1:]] + [(0, 0)]
-        told.clear()
-        there.prepared(nodes=[0, 5], asking=True)
-        assert told == [(weights[4].address, weights[4].size), (0, 0)]
-        told.clear()
-        there.prepared(asking=False)
-        assert set(told) == {(0, 0)}
-
-
-class NullLoaded:
-    def __init__(self, plan):
-        self.plan = plan
-
-    def workspace_bytes(self, names):
-        return 0
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        pass
 
 
 def test_what_nobody_gives_is_made_up(api):

@@ -11,7 +11,7 @@ import pytest
 
 from engines.kernels import driver
 from engines.kernels.driver import LoadedPlan, bind, bytes_of
-from engines.kernels.launch import Image, Launch, LaunchPlan, Next, Null, Number, Pointer, Tensor, TensorMap
+from engines.kernels.launch import Image, Launch, LaunchPlan, Null, Number, Pointer, Tensor, TensorMap
 from runtime.errors import MissingExtra, ToolchainError
 
 MAP = TensorMap(Pointer("input", 0, 64), "fp16", (64, "B*60", 2), (128, "B*7680"), (64, 8, 1), "128B")
@@ -139,15 +139,6 @@ def test_arguments_are_packed_as_the_kernel_takes_them(fake):
     assert (config.gridDimX, config.gridDimY, config.gridDimZ) == (80, 3, 1)
     assert (config.blockDimX, config.blockDimY, config.blockDimZ) == (384, 1, 1)
     assert (config.sharedMemBytes, config.hStream) == (100_000, 77)
-
-
-def test_what_the_next_node_expects_is_given(fake):
-    asking = [replace(SECOND, grid=(1, 1, 1), arguments=(argument,)) for argument in (Next(), Next(length=True))]
-    plan = replace(PLAN, launches=tuple(asking))
-    for expected in ((0, 0), (1 << 40, 96)):
-        with LoadedPlan(plan) as loaded:
-            loaded.prepare([0, 0], [0], 0, {"B": 1, "N": 1}, expected).launch(77)
-        assert tuple(struct.unpack("Q", launch[2][0])[0] for launch in fake.launches[-2:]) == expected
 
 
 def test_a_tensor_map_is_encoded_as_the_plan_says(fake):

@@ -12,7 +12,6 @@ from engines.kernels.launch import (
     Image,
     Launch,
     LaunchPlan,
-    Next,
     Null,
     Number,
     Pointer,
@@ -99,23 +98,12 @@ def test_what_a_plan_does_not_have_is_left_out():
     assert not any(word in text for word in ("workspace", "cluster", "serial", "\narg"))
 
 
-def test_what_the_next_node_expects():
-    asking = replace(with_argument(Next()), expects=0)
-    assert "expects 0\nimage" in asking.text() and "arg next\n" in asking.text()
-    assert "arg next_bytes\n" in with_argument(Next(length=True)).text()
-    assert replace(asking, expects=None).last() == with_argument(Null())
-    assert with_argument(Next(length=True)).last() == with_argument(Number("i64", 0))
-    assert asking.last().expects == 0 and PLAN.last() == PLAN
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"inputs": (Tensor("fp64", (1,)),)}, "type fp64 is not one of fp16, bf16, fp32, i32, u8, i8"),
         ({"outputs": ()}, "0 outputs, expected 1 to 16"),
         ({"inputs": PLAN.inputs * 17}, "17 inputs, expected 1 to 16"),
-        ({"expects": 1}, "input 1 of 1 is expected"),
-        ({"expects": -1}, "input -1 of 1 is expected"),
         ({"launches": ()}, "0 kernels, expected 1 to 16"),
         ({"images": ()}, "0 images, expected 1 to 16"),
         ({"images": (Image(b"one"),)}, "kernel attention_sm90 is in image 1 of 1"),

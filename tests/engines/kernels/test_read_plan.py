@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from engines.kernels.launch import Next
 from engines.kernels.read_plan import read_plan
-from tests.engines.kernels.test_launch import GOLDEN, PLAN, with_argument
+from tests.engines.kernels.test_launch import GOLDEN, PLAN
 
 
 def test_a_plan_comes_back_as_it_was():
@@ -18,12 +15,6 @@ def test_a_plan_comes_back_as_it_was():
     assert back.launches[0].cluster == 2
     assert back.launches[0].programmatic
     assert not back.launches[1].programmatic
-
-
-def test_what_the_next_node_expects_comes_back():
-    asking = replace(with_argument(Next(length=True)), expects=0)
-    assert read_plan(asking.text(), asking.data) == asking
-    assert read_plan(with_argument(Next()).text(), PLAN.data) == with_argument(Next())
 
 
 @pytest.mark.parametrize(
@@ -38,8 +29,6 @@ def test_what_the_next_node_expects_comes_back():
         ("arg workspace B*4096", "arg nowhere 0 0", "operand nowhere is not one of"),
         ("box 64 128 1", "bax 64 128 1", "'bax 64 128 1', expected 'box'"),
         ("target 90 exact", "target 90", "line 2 of a launch plan: 'target 90', expected 'target'"),
-        ("image 5 ", "expects one\nimage 5 ", "line 6 of a launch plan: invalid literal"),
-        ("arg null", "arg next 1", "'arg next 1', expected 'arg'"),
         ("arg workspace B*4096", "arg", "a line of a launch plan is too short, about '"),
         ("kernel 0 combine", "word 0 combine", "line 25 of a launch plan: 'word' is not expected there"),
     ],

@@ -30,7 +30,7 @@ def check(built: Built, driver: str, *options: str) -> list[str]:
 
 
 def check_all(built: Built) -> None:
-    assert len(check(built, "libfake_cuda.so")) == 17
+    assert len(check(built, "libfake_cuda.so")) == 16
     assert check(built, "libfake_cuda_old.so", "--old-driver") == ["old driver"]
 
 

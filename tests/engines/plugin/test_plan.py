@@ -12,14 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engines.kernels.driver import bytes_of
 from engines.kernels.launch import (
     SWIZZLES,
     Argument,
     Image,
     Launch,
     LaunchPlan,
-    Next,
     Null,
     Number,
     Pointer,
@@ -94,8 +92,6 @@ ATTENTION = LaunchPlan(
                 Number("f32", 1e-30),
                 Number("f32", 0.0),
                 Null(),
-                Next(),
-                Next(length=True),
                 TensorMap(
                     Pointer("input", 0, 2560), "fp16", (64, "60*B", "N"), (128, 7680), (64, 1, 128), swizzle="128B"
                 ),
@@ -110,7 +106,6 @@ ATTENTION = LaunchPlan(
     images=(Image(b"first image"), Image(bytes(range(256)) * 5)),
     workspace="B*N*8192",
     exact=True,
-    expects=1,
 )
 LEAST = LaunchPlan(
     "8.0",
@@ -142,8 +137,6 @@ def described(plan: LaunchPlan, names: Mapping[str, int]) -> str:
             return place(given)
         if isinstance(given, Null):
             return "null"
-        if isinstance(given, Next):
-            return "next_bytes" if given.length else "next"
         if isinstance(given, Number):
             return f"f32 {single(given.value)}" if given.kind == "f32" else f"{given.kind} {number(given.value)}"
         swizzle = SWIZZLES.index(given.swizzle)
@@ -156,12 +149,6 @@ def described(plan: LaunchPlan, names: Mapping[str, int]) -> str:
     for tensor in plan.outputs:
         text += f" output {tensor.dtype}{many(tensor.shape)}"
     text += f" workspace {number(plan.workspace)}"
-    expected = 0
-    if plan.expects is not None:
-        tensor = plan.inputs[plan.expects]
-        expected = bytes_of(tensor.dtype, [number(size) for size in tensor.shape])
-    asks = any(isinstance(argument, Next) for launch in plan.launches for argument in launch.arguments)
-    text += f" expects {-1 if plan.expects is None else plan.expects} {expected} asks {int(asks)}"
     offset = 0
     for image in plan.images:
         text += f" image {offset} {len(image.data)}"
@@ -229,9 +216,6 @@ def test_shapes_that_do_not_fit(tool, shapes, message):
         ("block 384 1 1", "block 384 8 1", "expected a smaller product"),
         ("cluster 2 1 1", "cluster 2 1 9", "expected a smaller product"),
         ("serial programmatic", "serial", "expected 'serial programmatic'"),
-        ("expects 1", "expects 3", "input number is '3', expected a whole number from 0 to 2"),
-        ("expects 1", "expects", "'expects', expected 'expects INPUT'"),
-        ("arg next\n", "arg next 1\n", "expected fewer words"),
         ("arg null", "arg nil", "expected one of input, output, workspace, i32"),
         ("arg input 0 0", "arg input 3 0", "operand number is '3', expected a whole number from 0 to 2"),
         ("strides 128 7680", "strides 128", "one size fewer than dims"),

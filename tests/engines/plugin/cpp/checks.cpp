@@ -539,90 +539,6 @@ void attach_and_detach_from_many_threads() {
     EXPECT_EQUAL(fake.counts().loads, fake.counts().unloads);
 }
 
-// A node that expects its weights, input 1, and asks for those of the next one.
-Fields asking_plan(std::string const& arguments = "arg next\narg next_bytes\n") {
-    std::string const image = "FAKE\nlinear 8 8 8\nend\n";
-    std::string const text = "cat2dog-launch 1\ntarget 90 family\ninput fp32 B 8\ninput fp16 6 8\noutput fp32 B 8\nexpects 1\n" +
-        image_line(image) + "kernel 0 linear\ngrid B 1 1\nblock 8 1 1\nshared 0\narg output 0 0\n" + arguments + "end\n";
-    return {text, image};
-}
-
-struct AskingCall {
-    int enqueue(Plugin& plugin) {
-        std::vector<Tensor> const inputs{{DataType::kFLOAT, {2, 8}}, {DataType::kHALF, {6, 8}}};
-        std::vector<Tensor> const outputs{{DataType::kFLOAT, {2, 8}}};
-        plugin.prepare(inputs, outputs);
-        void const* const in[] = {nullptr, weights};
-        void* const out[] = {nullptr};
-        return plugin.enqueue(inputs, outputs, in, out, nullptr, stream);
-    }
-    // What the kernel of that launch was told of the next node: its weights, and that they are 96 bytes.
-    static char* told(int launch) {
-        char* const address = value<char*>(*fake.launch(launch), 1);
-        EXPECT_EQUAL(value<std::uint64_t>(*fake.launch(launch), 2), address == nullptr ? 0u : 96u);
-        return address;
-    }
-    char* weights;
-    cudaStream_t stream = reinterpret_cast<cudaStream_t>(0x1234);
-};
-
-void what_the_next_node_expects() {
-    std::unique_ptr<Plugin> const first = make(asking_plan())->attach();
-    std::unique_ptr<Plugin> const second = make(asking_plan())->attach();
-    std::unique_ptr<Plugin> const last = make(asking_plan("arg null\narg i64 0\n"))->attach();
-    std::unique_ptr<Plugin> const other = make(small_plan())->attach();
-    char* const base = reinterpret_cast<char*>(0x7f3000000000);
-    AskingCall calls[] = {{base}, {base + 0x1000}, {base + 0x2000}};
-    Plugin* const nodes[] = {first.get(), second.get(), last.get()};
-    auto const pass = [&](bool fails = false) {
-        fake.reset();
-        for (int i = 0; i < 3; ++i) {
-            fake.fail_launches(fails && i == 1);
-            EXPECT_EQUAL(calls[i].enqueue(*nodes[i]) == 0, !(fails && i == 1));
-            fake.fail_launches(false);
-            if (i == 0) EXPECT_EQUAL(Call::small(1).enqueue(*other), 0);  // asks and expects nothing
-        }
-    };
-    pass();
-    for (int launch : {0, 2, 3}) EXPECT(AskingCall::told(launch) == nullptr);
-    pass();
-    EXPECT(AskingCall::told(0) == calls[1].weights);
-    EXPECT(AskingCall::told(2) == calls[2].weights);
-    EXPECT(AskingCall::told(3) == nullptr);
-    // Behind the last one anything may follow: what was told stays.
-    EXPECT_EQUAL(calls[2].enqueue(*last), 0);
-    pass();
-    EXPECT(AskingCall::told(0) == calls[1].weights);
-    // Other weights are told again, in a call that fails, too; but whoever comes after that call is not its next.
-    calls[1].weights += 0x100;
-    calls[2].weights += 0x100;
-    pass(true);
-    EXPECT_LOGGED("cuLaunchKernelEx");
-    pass();
-    EXPECT(AskingCall::told(0) == calls[1].weights);
-    EXPECT(AskingCall::told(2) == calls[2].weights - 0x100);
-    // Another stream is another network, and a copy knows nothing.
-    std::unique_ptr<Plugin> const copy = first->clone()->attach();
-    fake.reset();
-    EXPECT_EQUAL(calls[0].enqueue(*copy), 0);
-    EXPECT(AskingCall::told(0) == nullptr);
-    calls[1].stream = reinterpret_cast<cudaStream_t>(0x5678);
-    EXPECT_EQUAL(calls[1].enqueue(*second), 0);
-    EXPECT_EQUAL(calls[0].enqueue(*copy), 0);
-    EXPECT(AskingCall::told(2) == nullptr);
-    // Nor does another thread's node come next.
-    int const before = fake.counts().launches;
-    std::thread([&] {
-        fake.set_context(1);
-        calls[1].stream = calls[0].stream;
-        calls[1].enqueue(*second);
-    }).join();
-    EXPECT_EQUAL(calls[2].enqueue(*last), 0);
-    EXPECT_EQUAL(calls[0].enqueue(*copy), 0);
-    EXPECT_EQUAL(fake.counts().launches, before + 3);
-    EXPECT(AskingCall::told(before + 2) == calls[2].weights);
-}
-
 void logger_finder() {
     use_logger_finder(true);
     EXPECT(create("FusedAttention", {}) == nullptr);
@@ -664,7 +580,7 @@ int run_checks(char const* path, void* fake_driver, bool is_old) {
             {"shared memory only grows", shared_memory_only_grows}, {"another GPU", another_gpu},
             {"what the driver refuses", what_the_driver_refuses}, {"wrong calls", wrong_calls},
             {"many threads", many_threads}, {"attach and detach from many threads", attach_and_detach_from_many_threads},
-            {"what the next node expects", what_the_next_node_expects}, {"logger finder", logger_finder}};
+            {"logger finder", logger_finder}};
     }
     int failed = 0;
     for (Check const& check : checks) {

@@ -88,8 +88,6 @@ void launch(std::ostream& out, Plan const& plan, Launch const& launch, Values co
                 break;
             }
             case ArgumentKind::kNull: out << "null"; break;
-            case ArgumentKind::kNext: out << "next"; break;
-            case ArgumentKind::kNextBytes: out << "next_bytes"; break;
             case ArgumentKind::kMap: {
                 TensorMap const& map = launch.maps[static_cast<std::size_t>(argument.map)];
                 ResolvedMap const& numbers = resolved.maps[static_cast<std::size_t>(argument.map)];
@@ -120,8 +118,7 @@ std::string plan(std::istringstream& words) {
         out << " output " << type_name(plan.outputs[i].type);
         for (int j = 0; j < shape.rank; ++j) out << ' ' << shape.sizes[static_cast<std::size_t>(j)];
     }
-    out << " workspace " << workspace_bytes(plan, values) << " expects " << plan.expects << ' '
-        << expected_bytes(plan, values) << " asks " << plan.asks;
+    out << " workspace " << workspace_bytes(plan, values);
     for (Image const& image : plan.images) out << " image " << image.offset << ' ' << image.length;
     out << ' ';
     for (Launch const& each : plan.launches) launch(out, plan, each, values);
