@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what runs a --model (default: auto, tensorrt where the serving environment has one that runs)",
     )
     arguments.add_arguments(parser)
+    arguments.add_tensors(parser)
     options.precision(parser)
     options.policy(parser)
     build_command.add_builder_arguments(parser)
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     with console.progress("serve") as update:
         files = [*args.engine, *(_network(args, model, python, update) for model in args.model)]
     words = [python, "-m", "serving.server", *map(str, files), *arguments.words_of(args)]
+    words += ["--tensors"] if args.tensors else []
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(python, words)

@@ -81,6 +81,15 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tensors(parser: argparse.ArgumentParser) -> None:
+    """Whether networks are served as they are, beside the function."""
+    parser.add_argument(
+        "--tensors",
+        action="store_true",
+        help="also take and give pixels, uint8 [B,R,R,3], as a model cat2dog_R of each resolution R",
+    )
+
+
 def settings_of(args: argparse.Namespace) -> Settings:
     """Raises InputError for impossible ones."""
     return Settings(

@@ -15,16 +15,20 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from serving.client_tensors import (
     FAILED,
     TIMED_OUT,
     ServerRefused,
     Value,
+    dogs_of,
     has_outputs,
     inputs_of,
     is_final,
     outputs_of,
     parameters,
+    pixels_of,
     refused,
 )
 
@@ -74,6 +78,15 @@ class Client:
         except self._triton.InferenceServerException as fault:
             raise refused(fault) from fault
         return outputs_of(result)
+
+    def run(self, network: str, images: np.ndarray, id: str = "") -> np.ndarray:
+        """uint8 `[B,R,R,3]` through a network that is served as it is (`cat2dog_256`). Raises ServerRefused."""
+        try:
+            given = pixels_of(self._triton, images)
+            result = self._client.infer(network, given, client_timeout=self._timeout, parameters=parameters(id))
+        except self._triton.InferenceServerException as fault:
+            raise refused(fault) from fault
+        return dogs_of(result)
 
     def stream(self, function: str, values: Mapping[str, Value], id: str = "") -> Iterator[dict[str, Value]]:
         """Each answer of a stream function (`text2image_stream`) as it comes. Raises ServerRefused, also midway."""
@@ -168,6 +181,15 @@ class AsyncClient:
         except self._triton.InferenceServerException as fault:
             raise refused(fault) from fault
         return outputs_of(result)
+
+    async def run(self, network: str, images: np.ndarray, id: str = "") -> np.ndarray:
+        """As `Client.run`."""
+        try:
+            given = pixels_of(self._triton, images)
+            result = await self._client.infer(network, given, client_timeout=self._timeout, parameters=parameters(id))
+        except self._triton.InferenceServerException as fault:
+            raise refused(fault) from fault
+        return dogs_of(result)
 
     async def stream(self, function: str, values: Mapping[str, Value], id: str = "") -> AsyncIterator[dict[str, Value]]:
         """As `Client.stream`; several streams may be read at once."""

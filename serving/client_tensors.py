@@ -51,6 +51,22 @@ def outputs_of(result: Any) -> dict[str, Value]:
     return {name: value if isinstance(value, (bytes, str)) else value.item() for name, value in outputs.items()}
 
 
+def pixels_of(triton: Any, images: np.ndarray) -> list[Any]:
+    """uint8 `[B,R,R,3]` as Triton's input."""
+    tensor = triton.InferInput("image", list(images.shape), "UINT8")
+    tensor.set_data_from_numpy(np.ascontiguousarray(images))
+    return [tensor]
+
+
+def dogs_of(result: Any) -> np.ndarray:
+    """uint8 `[B,R,R,3]` of one answer, not to be written to. Raises ServerRefused where its status is not 200."""
+    status = int(result.as_numpy("status").reshape(-1)[0])
+    if status != _OK:
+        raise ServerRefused(status, result.as_numpy("reason").reshape(-1)[0].decode("utf-8", "replace"))
+    dogs: np.ndarray = result.as_numpy("dog")
+    return dogs
+
+
 def refused(error: Exception) -> ServerRefused:
     """What Triton itself refused (its queue is full, its time is up, it stops) with the status that HTTP gives it.
 

@@ -14,6 +14,7 @@ from runtime.images import Limits, encode_image, read_image
 from runtime.runner import ImageRunner
 from runtime.stream import default_workers
 from serving.function import BAD_INPUT, FAILED, Answer, Ask, Field, Refusal
+from serving.tensors import Tensors
 
 FORMATS = ("png", "jpeg", "webp")
 # A served picture is somebody else's: far less is taken than `cat2dog run` takes of its user.
@@ -77,6 +78,13 @@ class Dogs:
                     _run(runner, together, queued)
         list(self._codec.map(_encode, journeys))
         return [each.result() for each in journeys]
+
+    def tensors(self) -> list[Tensors]:
+        """Each network as it is, which takes turns with this function."""
+        return [
+            Tensors(f"{self.name}_{resolution}", runner, self._lanes[resolution], self.most_batch)
+            for resolution, runner in self._runners.items()
+        ]
 
     def close(self) -> None:
         self._codec.shutdown()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
+import numpy as np
 from pytriton.exceptions import PyTritonError
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
 from pytriton.model_config.common import QueuePolicy, TimeoutAction
@@ -26,6 +27,7 @@ from serving.log import JsonLog, LineLog, LogHandler
 from serving.settings import Settings, libpython_folder
 from serving.streams import LastOnly, StreamBinding, Turns
 from serving.tally import Tally
+from serving.tensors import INPUT, OUTPUT, TensorBinding, Tensors
 from serving.workspace import workspace
 
 _WATCH_SECONDS = 0.5
@@ -42,13 +44,14 @@ class Host:
     for, 1 where Triton or the GPU was lost.
     """
 
-    def __init__(self, functions: Sequence[Function | StreamFunction], settings: Settings, log: JsonLog):
+    def __init__(self, served: Sequence[Function | StreamFunction | Tensors], settings: Settings, log: JsonLog):
         self._resources = contextlib.ExitStack()
         self._workspace, was_killed = self._resources.enter_context(workspace())
         self.settings = settings.chosen(_AFTER_A_KILL_SECONDS + settings.stop if was_killed else 0.0)
         self.tally = Tally()
         self._arrivals = Arrivals()
-        self._functions = functions
+        self._functions = [each for each in served if not isinstance(each, Tensors)]
+        self._tensors = [each for each in served if isinstance(each, Tensors)]
         self._log = log
         self._stopping = threading.Event()
         self._why = ""
@@ -70,6 +73,8 @@ class Host:
             self._triton = self._make_triton()
             for function in self._functions:
                 self._bind(self._triton, function)
+            for tensors in self._tensors:
+                self._bind_tensors(self._triton, tensors)
             self._triton.run()
             self._front = Front(self._functions, self.settings, self._log, self.tally, self._arrivals)
             self._front.start()
@@ -161,6 +166,17 @@ class Host:
             _tensors(function.inputs),
             _tensors((*function.outputs, rows.STATUS, rows.REASON)),
             config=ModelConfig(max_batch_size=function.most_batch, batcher=self._batcher()),
+            strict=True,
+        )
+
+    def _bind_tensors(self, triton: Triton, tensors: Tensors) -> None:
+        binding = TensorBinding(tensors, self._log, self.tally, self._arrivals, self._lost)
+        triton.bind(
+            tensors.name,
+            binding.infer_functions(),
+            [Tensor(name=INPUT, dtype=np.uint8, shape=tensors.shape)],
+            [Tensor(name=OUTPUT, dtype=np.uint8, shape=tensors.shape), *_tensors((rows.STATUS, rows.REASON))],
+            config=ModelConfig(max_batch_size=tensors.most_batch, batcher=self._batcher()),
             strict=True,
         )
 

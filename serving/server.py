@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from runtime.errors import InputError, ToolchainError
+from runtime.errors import InputError
 from runtime.runner import ImageRunner
-from serving.arguments import add_arguments, limits_of, settings_of
+from serving import start
+from serving.arguments import add_arguments, add_tensors, limits_of
 from serving.log import JsonLog
 
 
@@ -32,38 +33,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m serving.server", description="Serve cat2dog on Triton.")
     parser.add_argument("networks", nargs="+", type=Path, metavar="FILE", help=".engine or .onnx, one a resolution")
     add_arguments(parser)
+    add_tensors(parser)
     args = parser.parse_args(arguments)
-    try:
-        return serve(args, JsonLog())
-    except ToolchainError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return start.run(lambda stack, log: dogs_of(stack, log, args.networks, args, open_runner), args)
 
 
-def serve(args: argparse.Namespace, log: JsonLog) -> int:
-    """Open the networks, serve them, return the exit code. Raises ToolchainError where it does not come to that."""
+def dogs_of(
+    stack: contextlib.ExitStack,
+    log: JsonLog,
+    networks: Sequence[Path],
+    args: argparse.Namespace,
+    opening: Callable[[Path], ImageRunner],
+) -> list[start.Served]:
+    """The networks opened, as cat2dog's function; with `--tensors` each one as it is, too."""
     from serving.dogs import Dogs
 
-    try:
-        from serving.host import Host, one_log, stopped_by_signals
-    except ImportError as error:
-        raise InputError(
-            f"serving needs PyTriton, in an environment of its own ({error}): `make serve` makes it, or "
-            "pip install 'cat2dog[serving]' in a fresh one"
-        ) from error
-    settings, limits = settings_of(args), limits_of(args)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(one_log(log))
-        runners = []
-        for path in args.networks:
-            runners.append(stack.enter_context(open_runner(path)))
-            log("set-up", network=str(path), resolution=runners[-1].resolution, lanes=runners[-1].lanes)
-        dogs = Dogs(runners, limits, args.most_batch)
-        host = Host([dogs], settings, log)
-        stack.callback(host.close)
-        stack.enter_context(stopped_by_signals(host))
-        host.start()
-        return host.wait()
+    limits = limits_of(args)
+    runners = []
+    for path in networks:
+        runners.append(stack.enter_context(opening(path)))
+        log("set-up", network=str(path), resolution=runners[-1].resolution, lanes=runners[-1].lanes)
+    dogs = Dogs(runners, limits, args.most_batch)
+    return [dogs, *(dogs.tensors() if args.tensors else ())]
 
 
 if __name__ == "__main__":

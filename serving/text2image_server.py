@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Sequence
 
-from runtime.errors import InputError, ToolchainError
-from serving.arguments import add_arguments, limits_of, settings_of
+from runtime.errors import InputError
+from serving import start
+from serving.arguments import add_arguments, limits_of
 from serving.log import JsonLog
 from serving.text2image_function import MOST_SIDE, MOST_STEPS, TextToImage
 from zoo.text2image.options import add_models, opened
@@ -35,43 +36,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_arguments(parser)
     args = parser.parse_args(arguments)
-    try:
-        return serve(args, JsonLog())
-    except ToolchainError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return start.run(
+        lambda stack, log: [_opened(stack, log, args)], args, "make serve-text2image", "serving,text2image"
+    )
 
 
-def serve(args: argparse.Namespace, log: JsonLog) -> int:
-    """Open the models, serve them, return the exit code. Raises ToolchainError where it does not come to that."""
-    try:
-        from serving.host import Host, one_log, stopped_by_signals
-    except ImportError as error:
-        raise InputError(
-            f"serving needs PyTriton, in an environment of its own ({error}): `make serve-text2image` makes it, or "
-            "pip install 'cat2dog[serving,text2image]' in a fresh one"
-        ) from error
-    settings, limits, warm = settings_of(args), limits_of(args), warm_up_wanted()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(one_log(log))
-        began = time.monotonic()
-        models = stack.enter_context(opened(args))
-        log(
-            "set-up",
-            pipeline=str(args.pipeline),
-            denoiser=str(args.denoiser or "PyTorch"),
-            captioner=str(args.captioner or "none"),
-            upscaler=str(args.upscaler or "none"),
-            seconds=time.monotonic() - began,
-        )
-        function = TextToImage(
-            models.painter, models.captioner, bool(args.upscaler), warm, limits, args.most_steps, args.most_side
-        )
-        host = Host([function], settings, log)
-        stack.callback(host.close)
-        stack.enter_context(stopped_by_signals(host))
-        host.start()
-        return host.wait()
+def _opened(stack: contextlib.ExitStack, log: JsonLog, args: argparse.Namespace) -> TextToImage:
+    limits, warm = limits_of(args), warm_up_wanted()
+    began = time.monotonic()
+    models = stack.enter_context(opened(args))
+    log(
+        "set-up",
+        pipeline=str(args.pipeline),
+        denoiser=str(args.denoiser or "PyTorch"),
+        captioner=str(args.captioner or "none"),
+        upscaler=str(args.upscaler or "none"),
+        seconds=time.monotonic() - began,
+    )
+    return TextToImage(
+        models.painter, models.captioner, bool(args.upscaler), warm, limits, args.most_steps, args.most_side
+    )
 
 
 def warm_up_wanted() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -15,7 +16,7 @@ pytest.importorskip("pytriton", reason="PyTriton is in the serving environment: 
 import numpy as np
 
 from runtime.images import read_image
-from serving.client import Client
+from serving.client import AsyncClient, Client, ServerRefused
 from serving.load import percentiles
 from tests.bench.inverter import write_inverter
 from tests.serving.conftest import ROOT, network_words, started
@@ -28,7 +29,7 @@ CORE = ROOT / ".venv" / "bin" / "cat2dog"
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("networks")
     networks = [write_inverter(folder / f"{side}.onnx", side) for side in (SIDE, 2 * SIDE)]
-    options = ("--queue", "100", "--most-mib", "0.2", "--most-megapixels", "0.1")
+    options = ("--queue", "100", "--most-mib", "0.2", "--most-megapixels", "0.1", "--tensors")
     with started(network_words(*networks, options=options)) as running:
         running.event("ready")
         yield running
@@ -57,6 +58,39 @@ def test_the_request_file_works_with_tritons_http(server):
     import base64
 
     assert pixels(base64.b64decode(outputs["dog"])).shape == (SIDE, SIDE, 3)
+
+
+def pictures(count, side=SIDE, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), np.uint8)
+
+
+def test_pixels_in_and_out(server):
+    with Client(server.grpc) as client:
+        for side in (SIDE, 2 * SIDE):
+            cats = pictures(3, side)
+            assert np.array_equal(client.run(f"cat2dog_{side}", cats, id=f"pixels-{side}"), 255 - cats)
+        with pytest.raises(ServerRefused, match="400"):
+            client.run(f"cat2dog_{SIDE}", pictures(9))  # more than a batch
+        with pytest.raises(ServerRefused, match="400"):
+            client.run(f"cat2dog_{SIDE}", pictures(1, SIDE + 1))
+    request, response = server.about(f"pixels-{SIDE}")
+    assert request["fields"] == {"image": "3 pictures"}
+    assert (response["status"], response["pictures"], response["function"]) == (200, 3, f"cat2dog_{SIDE}")
+    assert {"queue_ms", "compute_ms", "total_ms"} <= set(response)
+    metrics = urllib.request.urlopen(server.url("page") + "/metrics").read().decode()
+    assert f'cat2dog_requests_total{{function="cat2dog_{SIDE}",status="200"}}' in metrics
+
+
+def test_pixels_of_many_clients_are_not_mixed_up(server):
+    async def all_of_them():
+        async with AsyncClient(server.grpc, 30.0) as client:
+            sent = [pictures(1 + seed % 4, seed=seed) for seed in range(40)]
+            got = await asyncio.gather(*(client.run(f"cat2dog_{SIDE}", each) for each in sent))
+            return zip(sent, got, strict=True)
+
+    assert all(np.array_equal(dog, 255 - cat) for cat, dog in asyncio.run(all_of_them()))
+    responses = [each for each in list(server.events) if each["event"] == "response" and "pictures" in each]
+    assert max(int(each["batch"]) for each in responses) > 4  # Triton brought some together
 
 
 def test_the_command_line_client(server, tmp_path):
@@ -89,6 +123,15 @@ def test_load(server, tmp_path):
     assert one["refused"] == many["refused"] == one["wrong"] == many["wrong"] == 0
     assert one["answer_ms"]["p50"] <= one["answer_ms"]["p95"] <= one["answer_ms"]["max"]
     assert rate["offered_per_second"] == pytest.approx(20, rel=0.2)
+
+
+def test_load_of_pixels(server):
+    words = ["--url", server.grpc, "--pixels", str(SIDE), "--batch", "4", "--clients", "2", "--seconds", "0.5"]
+    done = subprocess.run([sys.executable, "-m", "serving.load", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (only,) = json.loads(done.stdout)["rounds"]
+    assert only["answered"] > 5 and only["wrong"] == only["refused"] == 0
+    assert only["pictures_per_second"] == pytest.approx(4 * only["answered_per_second"], rel=0.01)
 
 
 def test_percentiles():

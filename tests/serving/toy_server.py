@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 import time
 
-from serving.arguments import add_arguments, settings_of
-from serving.host import Host, one_log, stopped_by_signals
-from serving.log import JsonLog
+from serving import start
+from serving.arguments import add_arguments
 from tests.serving.toys import Count, Shout
 
 
@@ -25,15 +23,7 @@ class SlowToWarm(Shout):
 def main() -> int:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    settings = settings_of(parser.parse_args())
-    log = JsonLog()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(one_log(log))
-        host = Host([SlowToWarm(), Count()], settings, log)
-        stack.callback(host.close)
-        stack.enter_context(stopped_by_signals(host))
-        host.start()
-        return host.wait()
+    return start.run(lambda stack, log: [SlowToWarm(), Count()], parser.parse_args())
 
 
 if __name__ == "__main__":
