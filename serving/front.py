@@ -206,7 +206,8 @@ async def _values(request: web.Request, fields: Sequence[Field], seconds: float)
     kinds = {each.name: each for each in fields}
     values: dict[str, Value] = {name: _parsed(kinds.get(name), name, text) for name, text in request.query.items()}
     if is_json:
-        return {**values, **_from_json(body, kinds)}
+        return _fit({**values, **_from_json(body, kinds)})
+    _fit(values)
     first = next((each for each in fields if each.kind == "bytes"), None)
     if first is not None and (body or not first.optional):
         return {**values, first.name: body}
@@ -228,6 +229,20 @@ async def _body(request: web.Request, most: int) -> bytes:
     return b"".join(pieces)
 
 
+def _fit(values: dict[str, Value]) -> dict[str, Value]:
+    """The values, which Triton's types can hold. Raises Refusal: JSON has numbers of any size, and broken Unicode."""
+    for name, value in values.items():
+        try:
+            name.encode()
+            if isinstance(value, str):
+                value.encode()
+        except UnicodeEncodeError as error:
+            raise Refusal(BAD_INPUT, f"{name[:40]!r} is not Unicode (character {error.start}); send UTF-8") from error
+        if type(value) is int and not -(1 << 31) <= value < 1 << 31:
+            raise Refusal(BAD_INPUT, f"{name[:40]!r} is no number of 32 bits")
+    return values
+
+
 def _from_json(body: bytes, kinds: Mapping[str, Field]) -> dict[str, Value]:
     try:
         content = json.loads(body)
@@ -239,7 +254,7 @@ def _from_json(body: bytes, kinds: Mapping[str, Field]) -> dict[str, Value]:
     for name, value in content.items():
         field = kinds.get(name)
         if not isinstance(value, (str, int, float, bool)):
-            raise Refusal(BAD_INPUT, f"{name[:40]} is neither a text, a number nor true or false")
+            raise Refusal(BAD_INPUT, f"{repr(name[:40])[1:-1]} is neither a text, a number nor true or false")
         if field is not None and field.kind == "bytes":
             try:
                 values[name] = base64.b64decode(str(value), validate=True)
@@ -258,7 +273,7 @@ def _parsed(field: Field | None, name: str, text: str) -> Value:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         return {"int32": int, "float32": float}.get(field.kind, str)(text)
     except (ValueError, KeyError) as error:
-        raise Refusal(BAD_INPUT, f"{name} is '{text[:40]}'; expected {field.kind}") from error
+        raise Refusal(BAD_INPUT, f"{name} is {text[:40]!r}; expected {field.kind}") from error
 
 
 def _refused(status: int, reason: str, id: str) -> web.Response:

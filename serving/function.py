@@ -76,7 +76,12 @@ class Field:
     def _checked_text(self, value: Value) -> bytes | str:
         if not isinstance(value, (bytes, str)):
             raise Refusal(BAD_INPUT, f"{self.name} is {_kind(value)}; expected {self.kind}")
-        raw = value.encode() if isinstance(value, str) else value
+        try:
+            raw = value.encode() if isinstance(value, str) else value
+        except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can write
+            raise Refusal(
+                BAD_INPUT, f"{self.name} is not Unicode (character {error.start}); send text as UTF-8"
+            ) from error
         if self.most is not None and len(raw) > self.most:
             raise Refusal(TOO_LARGE, f"{self.name} has {len(raw)} bytes; at most {self.most:.0f} are taken")
         if self.kind == "bytes":
@@ -170,7 +175,7 @@ def checked(fields: Sequence[Field], given: Mapping[str, Value]) -> dict[str, Va
     known = {each.name: each for each in fields}
     for name in given:
         if name not in known:
-            raise Refusal(BAD_INPUT, f"there is no field '{name[:40]}'; expected {', '.join(known)}")
+            raise Refusal(BAD_INPUT, f"there is no field {name[:40]!r}; expected {', '.join(known)}")
     for each in fields:
         if not each.optional and each.name not in given:
             raise Refusal(BAD_INPUT, f"{each.name} is missing: {each.about}")
