@@ -28,7 +28,7 @@ class BatchProfile:
     def parse(cls, text: str) -> BatchProfile:
         """`4` is exactly 4; `1-8` is 1 to 8, tuned for 8; `1-2-8` is tuned for 2."""
         if not re.fullmatch(r"\d{1,9}(-\d{1,9}){0,2}", text):
-            raise InputError(f"batch '{text}' is not of the form 4, 1-8 or 1-2-8 (least, tuned for, most)")
+            raise InputError(f"batch {text[:80]!r} is not of the form 4, 1-8 or 1-2-8 (least, tuned for, most)")
         sizes = [int(part) for part in text.split("-")]
         return cls(sizes[0], sizes[-1] if len(sizes) < 3 else sizes[1], sizes[-1])
 

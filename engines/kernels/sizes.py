@@ -82,7 +82,7 @@ class _Reader:
             self._expect(")")
             return self._apply(function, first, second)
         if mark != "(":
-            raise self._error(f"unexpected '{mark}'")
+            raise self._error(f"unexpected {mark!r}")
         value = self._size(depth + 1)
         self._expect(")")
         return value
@@ -114,4 +114,4 @@ class _Reader:
         self._at += 1
 
     def _error(self, what: str) -> ValueError:
-        return ValueError(f"size '{self._text}': {what} at character {self._at}")
+        return ValueError(f"size {self._text!r}: {what} at character {self._at}")

@@ -202,7 +202,7 @@ def read_table(path: str | os.PathLike[str]) -> Table:
         if len({entry.key for entry in entries}) != len(entries):
             raise ValueError("a problem stands in it twice")
         return table
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise InputError(f"{path} is no tuning table ({' '.join(str(error).split())[:200]})") from error
 
 

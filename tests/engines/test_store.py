@@ -34,7 +34,7 @@ def test_batches(text, sizes, printed, label):
 def test_texts_that_are_no_batch(text):
     with pytest.raises(InputError) as caught:
         BatchProfile.parse(text)
-    assert str(caught.value) == f"batch '{text}' is not of the form 4, 1-8 or 1-2-8 (least, tuned for, most)"
+    assert str(caught.value) == f"batch {text!r} is not of the form 4, 1-8 or 1-2-8 (least, tuned for, most)"
 
 
 @pytest.mark.parametrize(
