@@ -72,7 +72,11 @@ def wrong(place, value):
 
 CASES = [
     (("schema",), "cat2dog-bench/2", "result.schema is 'cat2dog-bench/2', expected 'cat2dog-bench/1'"),
-    (("kind",), "guess", "result.kind is 'guess', expected one of peers, ladder, growth, codecs, stream"),
+    (
+        ("kind",),
+        "guess",
+        "result.kind is 'guess', expected one of peers, ladder, growth, codecs, stream, training, network, serving",
+    ),
     (("machine", "date"), ..., "result.machine lacks 'date'"),
     (("machine", "cores"), 0, "result.machine.cores is 0, expected at least 1"),
     (("machine", "versions", "numpy"), 2, "result.machine.versions.numpy is int, expected string"),
