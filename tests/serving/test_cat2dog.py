@@ -17,7 +17,7 @@ import numpy as np
 
 from runtime.images import read_image
 from serving.client import AsyncClient, Client, ServerRefused
-from serving.load import percentiles
+from serving.loops import percentiles
 from tests.bench.inverter import write_inverter
 from tests.serving.conftest import ROOT, network_words, started
 from tests.serving.pictures import GOOD, SIDE, dog_of, pixels

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+from bench.schema import read_result
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def test_the_load_table_is_the_results():
-    result = json.loads((ROOT / "bench/results/serving/tiny-128_cpu.json").read_text())
+    result = read_result(ROOT / "bench/results/serving/tiny-128_cpu.json")
+    (load,) = result["serving"]["loads"]
     readme = (ROOT / "serving/README.md").read_text()
     table = readme.split("<!-- load table -->")[1].split("<!-- end of table -->")[0].strip().splitlines()[2:]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
-    assert len(rows) == len(result["rounds"]) > 0
-    for row, each in zip(rows, result["rounds"], strict=True):
+    assert len(rows) == len(load["rounds"]) > 0
+    for row, each in zip(rows, load["rounds"], strict=True):
         offered = (
             f"{each['clients']} clients" if each["loop"] == "closed" else f"{each['offered_per_second']:g} a second"
         )
