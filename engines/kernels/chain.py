@@ -1,7 +1,7 @@
 """Fused nodes one after the other on the GPU, as their launches alone: an engine's work without TensorRT.
 
 Weights, tables and activations lie where the launches find them, activations in memory that is used again once nobody
-reads it any more, as an engine does. What is neither a constant nor written by a node (patches of pixels) is random.
+reads it any more, as an engine does. What is neither a constant nor written by a node (pixels) is random.
 """
 
 from __future__ import annotations
@@ -97,6 +97,13 @@ class ChainOnGpu:
                 call.launch(self.stream.address)
 
         return launch
+
+    def value(self, name: str, dtype: np.dtype) -> np.ndarray:
+        """What lies in the memory of a value now, in the shape that its plan says, as `dtype`."""
+        with cuda.PinnedBuffer(self._at[name].size) as pinned:
+            cuda.copy_to_host(pinned, self._at[name], pinned.size, self.stream)
+            self.stream.synchronize()
+            return pinned.view(dtype, self._shapes[name]).copy()
 
     def close(self) -> None:
         """Free the GPU's memory."""

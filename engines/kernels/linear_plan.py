@@ -18,8 +18,15 @@ _RESIDUALS = {None: 0, "sample": 1, "shared": 2}
 _RUNS = "S"  # the name that the runs of the statistics are bound to
 
 
-def linear_plan(problem: LinearProblem, variant: LinearVariant, target: str) -> LaunchPlan:
+# What a block's stamps mean: six clocks, then nanoseconds at the first and the last of them.
+STAMPS = ("begun", "asked for weights", "kernel before ended", "first tile", "multiplied", "ended")
+
+
+def linear_plan(problem: LinearProblem, variant: LinearVariant, target: str, stamps: bool = False) -> LaunchPlan:
     """Compile what `variant` needs (or take it from the kept kernels) and say how to launch it.
+
+    With `stamps`, for a batch that is fixed, the last output is i32 `[blocks, 16]`: each block's `STAMPS` and two times
+    in nanoseconds, 64 bits each, low half first. A block of several tiles leaves those of its last.
 
     Raises Unsupported where the variant cannot do the problem.
     """
@@ -42,6 +49,8 @@ def linear_plan(problem: LinearProblem, variant: LinearVariant, target: str) -> 
         "QK_NORM": turning is not None and turning.qk_norm is not None, "ROPE": turning is not None and turning.rope,
         "RESIDUAL": _RESIDUALS[p.residual], "STATISTICS": p.statistics,
     }  # fmt: skip
+    if stamps:
+        constants["STAMPS"] = True
     prelude = hopper() + wgmma_from_shared("wgmma_s", v.own * v.parts, TYPES[p.precision])
     compiled = cuda_kernel("linear_sm90.cu", prelude, ["linear_sm90"], constants, target, v.shared, v.threads)[0]
 
@@ -59,19 +68,23 @@ def linear_plan(problem: LinearProblem, variant: LinearVariant, target: str) -> 
         Number("f32", p.epsilon),
         Number("f32", (turning.qk_norm or 0.0) if turning else 0.0),
     ]
+    outputs = [Tensor(p.precision, (batch, p.rows, p.width))]
+    if p.statistics:
+        outputs.append(Tensor("fp32", (batch, p.rows, p.columns // v.own, 2)))
+    blocks = _blocks(p, v, total)
+    if stamps:
+        arguments.append(Pointer("output", len(outputs)))
+        outputs.append(Tensor("i32", (blocks, 16)))
     launch = Launch(
         0,
         compiled.name,
-        (_blocks(p, v, total), 1, 1),
+        (blocks, 1, 1),
         compiled.threads,
         compiled.shared,
         tuple(arguments),
         v.cluster,
         programmatic=True,
     )
-    outputs = [Tensor(p.precision, (batch, p.rows, p.width))]
-    if p.statistics:
-        outputs.append(Tensor("fp32", (batch, p.rows, p.columns // v.own, 2)))
     return LaunchPlan(target, tuple(inputs), tuple(outputs), (launch,), (Image(compiled.data),), 0, True)
 
 

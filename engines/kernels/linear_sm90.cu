@@ -18,7 +18,7 @@
 // Constants, given by the compiler's command line (engines/kernels/linear_plan.py): GROUPS, EACH, SIDE, ALTERNATE, BN,
 // STAGES, CM, CN, PARTS, RESIDENT (blocks a multiprocessor), AHEAD, BF16, ROWS (tokens a sample), INNER, COLUMNS, NORM (0
 // none, 1 layer, 2 rms), BIAS, ACTIVATION (0 none, 1 gelu, 2 gelu_tanh, 3 swiglu), HEADS and D (0: nothing is turned),
-// QK_NORM, ROPE, RESIDUAL (0 none, 1 of each sample, 2 shared), STATISTICS. wgmma_s, the product for the columns of a
+// QK_NORM, ROPE, RESIDUAL (0 none, 1 of each sample, 2 shared), STATISTICS; STAMPS for bench/timeline.py. wgmma_s, the product for the columns of a
 // group, is generated (wgmma.py).
 
 // Groups that work on one tile, rows of a tile, and columns of a group.
@@ -119,6 +119,24 @@ __device__ __forceinline__ float quad_sum(float x) {
   x += __shfl_xor_sync(0xffffffff, x, 1);
   return x + __shfl_xor_sync(0xffffffff, x, 2);
 }
+
+// Marks of a block in the order of linear_plan.py's STAMPS: each thread's that comes there, by its multiprocessor's
+// clock; beside the first and the last, nanoseconds by the GPU's.
+#if STAMPS
+__device__ __forceinline__ void stamp(unsigned long long* stamps, int mark) {
+  unsigned long long clock, nanoseconds;
+  asm volatile("mov.u64 %0, %%clock64;" : "=l"(clock)::"memory");
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(nanoseconds)::"memory");
+  stamps += blockIdx.x * 8ull;
+  stamps[mark] = clock;
+  if (mark == 0) stamps[6] = nanoseconds;
+  if (mark == 5) stamps[7] = nanoseconds;
+}
+#define STAMP(thread, mark) \
+  if (threadIdx.x == (thread)) stamp(stamps, mark);
+#else
+#define STAMP(thread, mark)
+#endif
 
 struct Arguments {
   const float *statistics, *sums, *bias, *gain_q, *gain_k, *cosines, *sines;
@@ -352,8 +370,13 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
     linear_sm90(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap weights, const float* statistics,
                 const float* sums, const float* bias, const float* gain_q, const float* gain_k, const float* cosines,
                 const float* sines, const unsigned short* residual, unsigned short* output, float* left, int runs, int total,
-                float eps, float qk_eps) {
+                float eps, float qk_eps
+#if STAMPS
+                , unsigned long long* stamps
+#endif
+    ) {
   extern __shared__ unsigned char raw[];
+  STAMP(0, 0)
   const u32 base = (shared_address(raw) + 1023) & ~1023u;
   const u32 a_at = base, b_at = a_at + STAGES * A_BYTES, full = b_at + STAGES * B_BYTES, empty = full + 8 * STAGES;
   float* const notes = reinterpret_cast<float*>(raw + (empty + 8 * STAGES - shared_address(raw)));
@@ -415,6 +438,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
       if (tile < tiles && tile % tiles_m == 0)
         for (int k = begin + early; k < end; ++k) fetch_box(&weights, k * 64, (tile / tiles_m * CN + cn) * BN + b_row);
 #endif
+      STAMP(CONSUMERS, 1)
       // The next kernel may come once nothing before this one runs any more: what it reads then lies in no L1 as it was.
       asm volatile("griddepcontrol.wait;" ::: "memory");
       asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
@@ -488,6 +512,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
 #endif
     asm volatile("griddepcontrol.wait;" ::: "memory");
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    STAMP(0, 2)
     float sum[EACH][GN / 2];
     u32 step = 0, turn = 0;
     for (int tile = blockIdx.x / CLUSTER; tile < tiles; tile += gridDim.x / CLUSTER, ++turn) {
@@ -510,6 +535,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
       for (int k = begin; k < end; ++k, ++step) {
         const u32 stage = step % STAGES;
         barrier_wait(full + 8 * stage, step / STAGES & 1);
+        if (step == 0) STAMP(0, 3)
         wgmma_fence();
 #pragma unroll
         for (int inner = 0; inner < 4; ++inner) {
@@ -524,6 +550,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
         if (k != begin) release((step - 1) % STAGES);
       }
       wgmma_wait<0>();
+      STAMP(0, 4)
 #pragma unroll
       for (int m = 0; m < EACH; ++m) settle(sum[m]);
       if (ALTERNATE && tile + gridDim.x / CLUSTER < tiles) named_arrive(4 + (group ^ 1), 256);
@@ -596,6 +623,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
 #endif
     }
   }
+  STAMP(0, 5)
   // Nobody may leave while others still write into its shared memory.
   if (CLUSTER > 1 && PARTS == 1) {
     cluster_arrive();

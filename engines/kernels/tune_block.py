@@ -25,7 +25,8 @@ from engines.kernels.tables import InBlock, Timing
 from engines.kernels.tune import checked_timing
 
 # Blocks in a row. At 256 tokens their weights are four times what the L2 holds.
-_BLOCKS = 6
+BLOCKS = 6
+STAMPED = "stamps"
 _AGAIN = 6
 _REPEATS, _AT_LENGTH = 15, 100
 # Another choice must be that much better: less is noise.
@@ -63,7 +64,7 @@ def tune_block(
     Raises ToolchainError where a chosen kernel gives wrong numbers, Unsupported where one of `before` does not fit.
     """
     batch = block.qkv.batch[1]
-    weights = _Weights(block, batch)
+    weights = BlocksInRow(block, batch)
     plans = {name: linear_plan(block.linear[name], variant, target) for name, variant in before.items()}
     chosen = dict(before)
     with ChainOnGpu(weights.chain(plans), batch) as there:
@@ -71,7 +72,7 @@ def tune_block(
         def timed(tried: Mapping[str, LaunchPlan], repeats: int = _REPEATS) -> list[float]:
             with ChainOnGpu(weights.chain(tried), batch, there) as other:
                 times = other.milliseconds(other.prepared(), repeats, warm_up=5)
-            return [1e3 * ms / _BLOCKS for ms in times]
+            return [1e3 * ms / BLOCKS for ms in times]
 
         best = statistics.median(timed(plans))
         ranked: dict[str, list[LinearVariant]] = {}
@@ -102,8 +103,12 @@ def _alone(problem: LinearProblem, variant: LinearVariant, plan: LaunchPlan) -> 
         return checked_timing(measured, variant, plan, problem.precision, "in a block")
 
 
-class _Weights:
-    """Constants of `_BLOCKS` blocks: random, and in each block others than in the last."""
+class BlocksInRow:
+    """Constants of `BLOCKS` blocks: random, and in each block others than in the last.
+
+    `constants` are theirs by name; a node `0.up` of a chain has the outputs `0.up.y`, where the layer leaves statistics
+    `0.up.statistics.y`, and with a plan that stamps `0.up.stamps`.
+    """
 
     def __init__(self, block: Block, batch: int):
         self.block, self.batch = block, batch
@@ -112,7 +117,7 @@ class _Weights:
         for name, problem in block.linear.items():
             feed = random_feed(problem, batch)
             operands = list(operands_of(problem, batch)[1])
-            for number in range(_BLOCKS):
+            for number in range(BLOCKS):
                 named = {}
                 for operand, array in zip(operands, feed, strict=True):
                     if operand in _FROM_BEFORE and not (name == "qkv" and number == 0):
@@ -129,9 +134,12 @@ class _Weights:
         stream, noted = first["x"], first.get("statistics", "")
 
         def add(number: int, name: str, plan: LaunchPlan, inputs: Iterable[str]) -> list[str]:
-            outputs = [f"{number}.{name}.y", f"{number}.{name}.statistics.y"][: len(plan.outputs)]
-            nodes.append(ChainNode(f"{number}.{name}", plan, tuple(inputs), tuple(outputs), ""))
-            return outputs
+            problem = self.block.linear.get(name)
+            outputs = ["y", "statistics.y"] if problem is not None and problem.statistics else ["y"]
+            # With stamps, one more.
+            every = [f"{number}.{name}.{output}" for output in [*outputs, STAMPED][: len(plan.outputs)]]
+            nodes.append(ChainNode(f"{number}.{name}", plan, tuple(inputs), tuple(every), ""))
+            return every[: len(outputs)]
 
         def linear(number: int, name: str, x: str, statistics: str, residual: str) -> list[str]:
             given = {"x": x, "statistics": statistics, "residual": residual}
@@ -139,7 +147,7 @@ class _Weights:
             operands = operands_of(self.block.linear[name], self.batch)[1]
             return add(number, name, plans[name], [given.get(operand) or named[operand] for operand in operands])
 
-        for number in range(_BLOCKS):
+        for number in range(BLOCKS):
             (qkv,) = linear(number, "qkv", stream, noted, "")
             (mixed,) = add(number, "attention", self.block.attention, [qkv])
             stream, *left = linear(number, "projection", mixed, "", stream)

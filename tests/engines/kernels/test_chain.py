@@ -26,7 +26,7 @@ def api(monkeypatch):
 
 def blocks() -> Chain:
     given, stand_in = block(), LinearStandIn()
-    return tune_block._Weights(given, 1).chain({name: stand_in(one).plan for name, one in given.linear.items()})
+    return tune_block.BlocksInRow(given, 1).chain({name: stand_in(one).plan for name, one in given.linear.items()})
 
 
 def test_no_value_is_overwritten_before_its_last_reader(api):

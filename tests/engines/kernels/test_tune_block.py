@@ -48,8 +48,8 @@ def test_the_chain_is_wired_as_a_network(norm, activation):
     given = block(norm, activation)
     stand_in = LinearStandIn()
     plans = {name: stand_in(problem).plan for name, problem in given.linear.items()}
-    chain = module._Weights(given, 1).chain(plans)
-    assert chain.launches == 5 * module._BLOCKS
+    chain = module.BlocksInRow(given, 1).chain(plans)
+    assert chain.launches == 5 * module.BLOCKS
     shapes = {name: array.shape for name, array in chain.constants.items()}
     for node in chain.nodes:
         names = bind(node.plan, [shapes[name] for name in node.inputs])  # raises where a shape does not fit
@@ -66,7 +66,7 @@ def test_the_chain_is_wired_as_a_network(norm, activation):
         assert second["1.qkv"].inputs[2] == "0.down.statistics.y"
         assert second["1.up"].inputs[2] == "1.projection.statistics.y"
     weights = [name for name in chain.constants if name.endswith("down.weights")]
-    assert len(weights) == module._BLOCKS
+    assert len(weights) == module.BLOCKS
     assert (chain.constants[weights[0]] != chain.constants[weights[1]]).any()
 
 
