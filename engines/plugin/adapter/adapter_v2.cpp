@@ -177,7 +177,8 @@ private:
 
 Creators const& creators() noexcept {
     // Never destroyed: TensorRT's registry may be asked for them until the process ends.
-    static Creators const& all = *new Creators{new CreatorV2(kNodeNames[0]), new CreatorV2(kNodeNames[1])};
+    static Creators const& all = *new Creators{new CreatorV2(kNodeNames[0]),
+        new CreatorV2(kNodeNames[1]), new CreatorV2(kNodeNames[2])};
     return all;
 }
 

@@ -180,7 +180,8 @@ private:
 
 Creators const& creators() noexcept {
     // Never destroyed: TensorRT's registry may be asked for them until the process ends.
-    static Creators const& all = *new Creators{new CreatorV3(kNodeNames[0]), new CreatorV3(kNodeNames[1])};
+    static Creators const& all = *new Creators{new CreatorV3(kNodeNames[0]),
+        new CreatorV3(kNodeNames[1]), new CreatorV3(kNodeNames[2])};
     return all;
 }
 

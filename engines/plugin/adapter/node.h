@@ -17,7 +17,7 @@ namespace cat2dog {
 constexpr char const* kNamespace = "cat2dog";
 constexpr char const* kVersion = "1";
 // Every kind of node is hosted by the same class: what it computes stands in its plan.
-constexpr std::array<char const*, 2> kNodeNames{"FusedAttention", "FusedLinear"};
+constexpr std::array<char const*, 3> kNodeNames{"FusedAttention", "FusedLinear", "FusedPixels"};
 
 constexpr char const* kLaunchField = "launch";
 constexpr char const* kImagesField = "images";

@@ -140,25 +140,26 @@ T value(FakeLaunch const& launch, int index) {
 
 void registration() {
     std::vector<std::string> const names = registered();
-    EXPECT_EQUAL(names.size(), 2u);
+    EXPECT_EQUAL(names.size(), 3u);
     EXPECT_EQUAL(names[0], "cat2dog::FusedAttention 1");
     EXPECT_EQUAL(names[1], "cat2dog::FusedLinear 1");
+    EXPECT_EQUAL(names[2], "cat2dog::FusedPixels 1");
     EXPECT_EQUAL(describe_creator("FusedAttention"),
         "FusedAttention 1: launch=" + std::to_string(static_cast<int>(PluginFieldType::kCHAR)) +
             " images=" + std::to_string(static_cast<int>(PluginFieldType::kINT8)));
     auto const again = reinterpret_cast<int (*)()>(::dlsym(library, "cat2dog_register"));
     // A registry that loads the library finds its names free, for all that they were taken when it was opened.
     EXPECT(load_library(library_path, true));
-    EXPECT_EQUAL(registered().size(), 2u);
+    EXPECT_EQUAL(registered().size(), 3u);
     EXPECT(!load_library(library_path, true));
     EXPECT_EQUAL(again(), 0);  // they are there, whoever put them
-    EXPECT_EQUAL(registered().size(), 2u);
+    EXPECT_EQUAL(registered().size(), 3u);
     // Registered firmly, they stay when another registry loads the library.
     forget_creators();
     EXPECT_EQUAL(again(), 0);
     EXPECT_EQUAL(again(), 0);
     EXPECT(load_library(library_path, false));
-    EXPECT_EQUAL(registered().size(), 2u);
+    EXPECT_EQUAL(registered().size(), 3u);
     take_log();
 }
 
