@@ -17,7 +17,7 @@ _SOURCES = (
     "attention_triton.py", "attention_sm90.cu", "prepare.cu", "linear_sm90.cu", "half.cuh", "hopper.cuh", "wgmma.py",
     "images.py", "problem.py", "variants.py", "plan.py", "plan_builder.py", "plan_triton.py", "plan_sm90.py",
     "linear_problem.py", "linear_variants.py", "linear_plan.py", "linear_key.py", "linear_library.py", "launch.py",
-    "sizes.py", "tables.py", "library.py",
+    "pixels.cu", "pixels_problem.py", "pixels_plan.py", "sizes.py", "tables.py", "library.py",
 )  # fmt: skip
 # The C++ that launches them says what a plan needs (workspace, formats) and how it stores it.
 _PLUGIN = Path(__file__).resolve().parent.parent / "plugin"

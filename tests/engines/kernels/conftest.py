@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engines.kernels import images, linear_plan, plan_builder, plan_sm90, plan_triton
+from engines.kernels import images, linear_plan, pixels_plan, plan_builder, plan_sm90, plan_triton
 
 
 @pytest.fixture
@@ -69,4 +69,5 @@ def compilers(monkeypatch: pytest.MonkeyPatch) -> Compilers:
     monkeypatch.setattr(plan_builder, "cuda_kernel", made.cuda_kernel)
     monkeypatch.setattr(plan_sm90, "cuda_kernel", made.cuda_kernel)
     monkeypatch.setattr(linear_plan, "cuda_kernel", made.cuda_kernel)
+    monkeypatch.setattr(pixels_plan, "cuda_kernel", made.cuda_kernel)
     return made
