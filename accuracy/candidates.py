@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engines.batch import BatchProfile
 from engines.build import choose_flavor, target_gpu
-from engines.form import choose_form, choose_linear, fallback_form, linear_planner_for, planner_for
+from engines.form import choose_form, choose_linear, fallback_form, linear_planner_for, pixels_planner_for, planner_for
 from engines.lowering import lower
 from engines.proxy import runnable
 from runtime.errors import InputError
@@ -33,7 +33,7 @@ def form_for(attention: str, flavor: str, precision: str) -> tuple[str, str]:
 
 def lowered(neutral: Path, form: str, flavor: str = "auto", linear: str = "tensorrt", precision: str = "fp16") -> Path:
     """The graph that an engine of batch 1 would be built from. Raises InputError for a linear form not to be had."""
-    planner, fallback, linear_planner = None, "decomposed", None
+    planner, fallback, linear_planner, pixels_planner = None, "decomposed", None, None
     if form == "plugin" or linear != "tensorrt":
         linear = linear_for(linear, flavor, precision)
     if "plugin" in (form, linear):
@@ -43,7 +43,8 @@ def lowered(neutral: Path, form: str, flavor: str = "auto", linear: str = "tenso
         fallback = fallback_form(chosen)
         planner = planner_for(gpu.compute_capability, gpu.name) if form == "plugin" else None
         linear_planner = linear_planner_for(gpu.compute_capability, gpu.name) if linear == "plugin" else None
-    return lower(neutral, form, _ONE, planner, fallback, linear_planner).path
+        pixels_planner = pixels_planner_for(gpu.compute_capability, gpu.name) if linear == "plugin" else None
+    return lower(neutral, form, _ONE, planner, fallback, linear_planner, pixels=pixels_planner).path
 
 
 def linear_for(linear: str, flavor: str, precision: str) -> str:

@@ -1,7 +1,7 @@
 """`python -m bench.launches`: the fused launches of a lowered graph as one CUDA graph, without TensorRT.
 
-A cross-check of engines: the difference to an engine's latency is what TensorRT adds, with what it runs itself (pixels
-in and out). Also without programmatic dependent launch, and each kind of node by itself, all layers of it one after the
+A cross-check of engines: the difference to an engine's latency is what TensorRT adds, with what it runs itself (casts
+of pixels). Also without programmatic dependent launch, and each kind of node by itself, all layers of it one after the
 other, so that boundaries between kinds show. Needs the lowered ONNX that a build leaves beside the neutral one.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 from bench.clocks import Clocks
 from bench.machine import machine
 from bench.timing import summary
-from engines.fused_node import LINEAR, OP_TYPE
+from engines.fused_node import FUSED
 from engines.kernels.chain import Chain, ChainNode, ChainOnGpu
 from engines.kernels.read_plan import read_plan
 from engines.lowering import load
@@ -62,7 +62,7 @@ def read_chain(path: Path) -> Chain:
     """The fused nodes of a lowered file. Raises InputError where it is no ONNX or has none."""
     nodes, constants = [], {}
     for node in load(path).graph:
-        if node.op_type not in (OP_TYPE, LINEAR):
+        if node.op_type not in FUSED:
             continue
         read = [value for value in node.inputs if value is not None]
         try:
@@ -105,7 +105,7 @@ def measure(chain: Chain, batch: int, repeats: int) -> dict[str, Any]:
         "plain_ms": summary(plain),
         "kinds_ms": round(sum(kind["us"] * kind["nodes"] for kind in kinds) / 1e3, 4),
         "kinds": kinds,
-        "method": f"CUDA graph of the launches alone, {repeats} replays, random patches, weights of the file",
+        "method": f"CUDA graph of the launches alone, {repeats} replays, random input, weights of the file",
     }
 
 

@@ -23,10 +23,12 @@ from engines.form import (
     fallback_form,
     kernels_identity,
     linear_planner_for,
+    pixels_planner_for,
     planner_for,
 )
 from engines.fused_linear import Choice
 from engines.kernels.linear_problem import LinearPlanner
+from engines.kernels.pixels_problem import PixelsPlanner
 from engines.kernels.problem import Planner
 from engines.linear_choice import COLD_BYTES, LinearChooser
 from engines.lowering import Choose, Lowered, lower
@@ -73,8 +75,10 @@ _DECIDING = (
     *("fold.py", "fold_layout.py", "fold_norm.py", "fold_rope.py", "new_data.py"),
     *("fused_linear.py", "fused_linear_activation.py", "fused_linear_layers.py", "fused_linear_node.py"),
     *("fused_linear_norm.py", "fused_linear_plan.py", "fused_linear_turning.py", "fused_linear_weights.py"),
+    *("fused_pixels.py", "fused_pixels_match.py", "fused_pixels_node.py", "fused_pixels_walk.py"),
     *("linear_choice.py", "linear_units.py", "measure_child.py"),
     *("kernels/launch.py", "kernels/problem.py", "kernels/linear_problem.py", "kernels/sizes.py"),
+    "kernels/pixels_problem.py",
 )
 
 # And how candidates of linear layers are built and timed: what older ones measured is of other engines.
@@ -243,6 +247,7 @@ def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, pr
     notes: list[str] = []
     choose = _chooser(request, key, flavor, progress, notes).choose if key.options.get("linear") == "auto" else None
     lowered = _lower(request, key, request.batch, planners, flavor, choose)
+    notes += [f"pixels of '{node}': {form}: {why}" for node, form, why, _ in map(_choice, lowered.pixels)]
     for folder in (path.parent, request.onnx.parent):
         remove_leftovers(folder)
     if request.precision != "fp32":
@@ -278,6 +283,7 @@ def _refuse_altered(onnx: Path, key: EngineKey) -> None:
 class _Planners:
     attention: Planner | None
     linear: LinearPlanner | None
+    pixels: PixelsPlanner | None
 
 
 def _planners(key: EngineKey) -> _Planners:
@@ -286,6 +292,7 @@ def _planners(key: EngineKey) -> _Planners:
     return _Planners(
         planner_for(*gpu) if key.attention == "plugin" else None,
         linear_planner_for(*gpu) if "linear" in key.options else None,
+        pixels_planner_for(*gpu) if "linear" in key.options else None,
     )
 
 
@@ -345,7 +352,8 @@ def _lower(
     choose: Choose | None = None,
 ) -> Lowered:
     fallback = fallback_form(flavor)
-    return lower(request.onnx, key.attention, batch, planners.attention, fallback, planners.linear, choose)
+    taken = (planners.attention, fallback, planners.linear, choose, planners.pixels)
+    return lower(request.onnx, key.attention, batch, *taken)
 
 
 def _of_one_sample(

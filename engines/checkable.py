@@ -14,7 +14,9 @@ from engines.attention import DOMAIN
 from engines.fused_body import fused_body
 from engines.fused_linear_body import linear_body
 from engines.fused_linear_node import linear_problem_of
-from engines.fused_node import LINEAR, OP_TYPE, problem_of
+from engines.fused_node import FUSED, OP_TYPE, PIXELS, problem_of
+from engines.fused_pixels_body import pixels_body
+from engines.fused_pixels_node import pixels_problem_of
 from engines.graph import sizes_of
 
 
@@ -26,7 +28,7 @@ def checkable(model: ir.Model) -> ir.Model:
     opset = model.opset_imports.get("", 17)
     bodies: dict[Hashable, str] = {}
     for node in list(model.graph.all_nodes()):
-        if node.domain != DOMAIN or node.op_type not in (OP_TYPE, LINEAR):
+        if node.domain != DOMAIN or node.op_type not in FUSED:
             continue
         what, write = _body(node, opset)
         if what not in bodies:
@@ -43,6 +45,9 @@ def _body(node: ir.Node, opset: int) -> tuple[Hashable, Callable[[str], ir.Funct
     if node.op_type == OP_TYPE:
         attention = problem_of(node)
         return attention, lambda name: fused_body(attention, name, opset)
+    if node.op_type == PIXELS:
+        pixels = pixels_problem_of(node)
+        return pixels, lambda name: pixels_body(pixels, name, opset)
     linear, runs = linear_problem_of(node), 1
     if linear.statistics:
         sizes = sizes_of(node.outputs[1])

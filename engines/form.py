@@ -7,6 +7,7 @@ from typing import Any
 
 from engines.attention import FORMS
 from engines.kernels.linear_problem import LinearPlanner
+from engines.kernels.pixels_problem import PixelsPlanner
 from engines.kernels.problem import Planner, Unsupported
 from runtime.errors import InputError
 from runtime.flavors import TENSORRT, TENSORRT_RTX, Flavor
@@ -95,6 +96,12 @@ def linear_planner_for(compute_capability: str, gpu_name: str) -> LinearPlanner:
     """What chooses and compiles the kernels of linear layers. Raises Unsupported for a GPU that has none."""
     module = importlib.import_module("engines.kernels.linear_library")
     return module.linear_planner(compute_capability, gpu_name)
+
+
+def pixels_planner_for(compute_capability: str, gpu_name: str) -> PixelsPlanner:
+    """What compiles the kernels of pixels. Raises Unsupported for a GPU that has none."""
+    module = importlib.import_module("engines.kernels.pixels_plan")
+    return module.pixels_planner(compute_capability, gpu_name)
 
 
 def kernels_identity() -> tuple[str, ...]:

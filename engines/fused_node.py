@@ -2,7 +2,7 @@
 
 TensorRT's parsers read the attributes that the plugin names (`launch`, `images`) and leave the others alone; those say
 what the node computes, one for each field of `AttentionProblem`, for people and for `engines.fused_body`.
-(`engines.fused_linear_node` has those of `FusedLinear`.)
+(`engines.fused_linear_node` has those of `FusedLinear`, `engines.fused_pixels_node` those of `FusedPixels`.)
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from engines.kernels.problem import AttentionProblem, FusedKernel
 
 OP_TYPE = "FusedAttention"
 LINEAR = "FusedLinear"
+PIXELS = "FusedPixels"
+FUSED = (OP_TYPE, LINEAR, PIXELS)
 # What fused kernels compute in.
 PRECISIONS = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 
@@ -57,14 +59,14 @@ def problem_of(node: ir.Node) -> AttentionProblem:
 
 def has_fused(model: ir.Model) -> bool:
     """Whether any node of the graph is a fused kernel."""
-    return any(node.op_type in (OP_TYPE, LINEAR) for node in model.graph.all_nodes())
+    return any(node.op_type in FUSED for node in model.graph.all_nodes())
 
 
 def kernels_sha256(model: ir.Model) -> str:
     """Hex SHA-256 of the plans and images of every fused node, in order."""
     digest = hashlib.sha256()
     for node in model.graph.all_nodes():
-        if node.op_type in (OP_TYPE, LINEAR):
+        if node.op_type in FUSED:
             digest.update(node.attributes["launch"].as_string().encode())
             digest.update(node.attributes["images"].as_tensor().tobytes())
     return digest.hexdigest()

@@ -20,7 +20,9 @@ from engines.checkable import checkable
 from engines.fused_attention import FusedLowering
 from engines.fused_linear import Choice, LinearLowering
 from engines.fused_node import has_fused, kernels_sha256
+from engines.fused_pixels import PixelsLowering
 from engines.kernels.linear_problem import LinearPlanner
+from engines.kernels.pixels_problem import PixelsPlanner
 from engines.kernels.problem import Planner
 from engines.layer_types import layer_types
 from engines.new_data import write_new_data
@@ -37,7 +39,8 @@ Choose = Callable[[ir.Model, LinearLowering], Mapping[str, Choice]]
 class Lowered:
     """A lowered file; what became of its attention nodes, how many packed Q, K, V are split anew, the layers' types.
 
-    `linear` is what became of its linear layers, empty where nobody asked for kernels of ours.
+    `linear` is what became of its linear layers, empty where nobody asked for kernels of ours, and `pixels` of the ways
+    of its UINT8 images, empty where no linear layer got a kernel either.
     """
 
     path: Path
@@ -45,6 +48,7 @@ class Lowered:
     qkv_splits: int = 0
     types: Mapping[str, str] = field(default_factory=dict)
     linear: tuple[LoweredNode, ...] = ()
+    pixels: tuple[LoweredNode, ...] = ()
 
     @property
     def form(self) -> str:
@@ -72,13 +76,15 @@ def lower(
     fallback: str = "decomposed",
     linear: LinearPlanner | None = None,
     choose: Choose | None = None,
+    pixels: PixelsPlanner | None = None,
 ) -> Lowered:
     """Write the lowered form of a neutral file and return it.
 
     The form `plugin` takes its kernels from `planner`, and `fallback` where that has none; linear layers take theirs
-    from `linear`, and stay what they are without one; `choose` says which of them do all the same. Raises InputError
-    for a file that is not ONNX or whose batch cannot be what is asked, ToolchainError where the result cannot be
-    written or, with kernels of ours, does not compute what the neutral file does.
+    from `linear`, and stay what they are without one; `choose` says which of them do all the same. Where any got a
+    kernel, the ways of UINT8 images get those of `pixels`. Raises InputError for a file that is not ONNX or whose batch
+    cannot be what is asked, ToolchainError where the result cannot be written or, with kernels of ours, does not
+    compute what the neutral file does.
     """
     neutral = Path(neutral)
     model = load(neutral)
@@ -87,12 +93,15 @@ def lower(
     fused = FusedLowering(planner, batch, symbols) if planner is not None else None
     nodes = lower_attention(model, form, fused, fallback)
     layers: tuple[LoweredNode, ...] = ()
+    ways: tuple[LoweredNode, ...] = ()
     if linear is not None:
         lowering = LinearLowering(linear, batch, symbols, planner)
         if choose is not None:
             lowering = replace(lowering, choices=choose(model, lowering))
         done = lowering.lower(model)
         nodes, layers = [done.again(node) for node in nodes], done.nodes
+        if pixels is not None and any(node.form == "plugin" for node in layers):
+            ways = tuple(PixelsLowering(pixels, batch, symbols).lower(model))
     if any(node.form == "native" for node in nodes):
         raise_opset(model, NATIVE_OPSET)
     path = lowered_path(neutral, form, batch, model)
@@ -104,7 +113,7 @@ def lower(
             ir.save(model, temporary)
     except OSError as error:
         raise ToolchainError(f"cannot write {path}: {error.strerror or error}") from error
-    return Lowered(path, tuple(nodes), qkv_splits, layer_types(model), layers)
+    return Lowered(path, tuple(nodes), qkv_splits, layer_types(model), layers, ways)
 
 
 def load(path: Path) -> ir.Model:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from bench import launches
-from engines.fused_node import LINEAR, OP_TYPE
+from engines.fused_node import FUSED, LINEAR
 from engines.lowering import load
 from runtime.errors import InputError
 from tests.engines.test_fused_linear import exported, lowered_of
@@ -17,7 +17,7 @@ from tests.engines.test_fused_linear import exported, lowered_of
 def test_the_chain_is_the_graph():
     path = lowered_of("gelu")[0].path
     chain = launches.read_chain(path)
-    nodes = [node for node in load(path).graph if node.op_type in (OP_TYPE, LINEAR)]
+    nodes = [node for node in load(path).graph if node.op_type in FUSED]
     assert [node.name for node in chain.nodes] == [node.name for node in nodes]
     assert [node.plan.text() for node in chain.nodes] == [node.attributes["launch"].as_string() for node in nodes]
     assert chain.launches == sum(node.attributes["launch"].as_string().count("\nkernel ") for node in nodes)

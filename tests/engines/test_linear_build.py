@@ -15,6 +15,7 @@ from runtime.errors import InputError
 from runtime.manifest import read_manifest
 from runtime.plugins import needs_plugin
 from tests.engines.linear_stand_ins import LinearStandIn
+from tests.engines.pixels_stand_ins import PixelsStandIn
 from tests.engines.test_plugin_build import H100, TENSORRT, house, request_of  # noqa: F401
 
 
@@ -29,6 +30,9 @@ def layers(house, monkeypatch):  # noqa: F811
         return house.layers
 
     monkeypatch.setitem(sys.modules, "engines.kernels.linear_library", SimpleNamespace(linear_planner=planner))
+    house.pixels = PixelsStandIn()
+    pixels = SimpleNamespace(pixels_planner=lambda capability, name: house.pixels)
+    monkeypatch.setitem(sys.modules, "engines.kernels.pixels_plan", pixels)
     return house
 
 
@@ -46,6 +50,11 @@ def test_the_engine_and_its_manifest(layers, validation, tmp_path, attention):
         "why": "stand-in 64x64: the only one; folded: bias, statistics",
         "milliseconds": {"plugin": 0.25},
     }
+    whole = "pixels of '{}': plugin: stand-in: the only one; folded: {}"
+    assert stored.build.notes[:2] == (
+        whole.format("image", "mul, add, patches of 8x8x3"),
+        whole.format("dog", "patches of 8x8x3, mul, add, round, max, min"),
+    )
     assert layers.requests[0]["plugins"] == ["/plugins/libcat2dog_8.6.0.so"]
     assert find(request).path == built.path
     plain = replace(request, linear="tensorrt")
@@ -56,6 +65,7 @@ def test_no_layer_with_a_kernel(layers, validation, tmp_path):
     layers.layers.refuse = lambda problem: "none"
     built = build(request_of(tmp_path, validation, attention="decomposed", linear="plugin"))
     assert {(choice.form, choice.why) for choice in built.manifest.linear} == {("tensorrt", "none")}
+    assert not layers.pixels.asked and not any("pixels" in note for note in built.manifest.build.notes)
     assert layers.requests[0]["plugins"] == []
 
 
