@@ -535,7 +535,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
       for (int k = begin; k < end; ++k, ++step) {
         const u32 stage = step % STAGES;
         barrier_wait(full + 8 * stage, step / STAGES & 1);
-        if (step == 0) STAMP(0, 3)
+        if (step == 0) { STAMP(0, 3) }
         wgmma_fence();
 #pragma unroll
         for (int inner = 0; inner < 4; ++inner) {
