@@ -14,10 +14,28 @@ namespace {
 constexpr std::size_t kMostEngineManifest = 1 << 20;
 constexpr std::size_t kMostOnnxManifest = 4 << 20;
 constexpr std::size_t kMostFiles = 16;
+constexpr int kSchema = 2;  // of runtime/manifest.py
 
 std::string manifest_path(std::string const& path) { return std::filesystem::path(path).replace_extension(".json").string(); }
 
-Json read_json(std::string const& path, std::size_t most, std::string const& advice) {
+// Of an engine's manifest the first field is the SHA-256 of all that follows it.
+void check_seal(std::string_view text) {
+    constexpr std::string_view kBefore = "{\n  \"seal\": \"";
+    constexpr std::string_view kAfter = "\",\n";
+    std::size_t const length = kBefore.size() + 64 + kAfter.size();
+    if (text.substr(0, kBefore.size()) != kBefore || text.size() < length ||
+        text.substr(kBefore.size() + 64, kAfter.size()) != kAfter) {
+        throw std::invalid_argument("it has no seal, as older versions wrote it");
+    }
+    std::string_view const rest = text.substr(length);
+    if (sha256(reinterpret_cast<std::uint8_t const*>(rest.data()), rest.size()) != text.substr(kBefore.size(), 64)) {
+        throw std::invalid_argument("it was altered: its seal is of another text");
+    }
+}
+
+enum class Seal { kNone, kFirstField };
+
+Json read_json(std::string const& path, std::size_t most, Seal seal, std::string const& advice) {
     std::string const manifest = manifest_path(path);
     std::error_code ignored;
     if (!std::filesystem::is_regular_file(path, ignored)) {
@@ -29,7 +47,9 @@ Json read_json(std::string const& path, std::size_t most, std::string const& adv
     Bytes content;
     try {
         content = read_file(manifest, most);
-        return Json::parse({reinterpret_cast<char const*>(content.data()), content.size()});
+        std::string_view const text(reinterpret_cast<char const*>(content.data()), content.size());
+        if (seal == Seal::kFirstField) check_seal(text);
+        return Json::parse(text);
     } catch (Error const& error) {
         throw foreign("manifest " + std::string(error.what()) + "; " + advice);
     } catch (std::invalid_argument const& error) {
@@ -55,7 +75,9 @@ bool has_plugin(Json const& manifest, std::string const& of) {
 
 EngineManifest parsed(Json const& json) {
     EngineManifest made;
-    if (json.at("schema").as_integer() != 1) throw std::invalid_argument("its schema is not 1");
+    if (json.at("schema").as_integer() != kSchema) {
+        throw std::invalid_argument("its schema is another than " + std::to_string(kSchema));
+    }
     Json const& key = json.at("key");
     Json const& options = key.at("options");
     made.sha256 = hash_in(json.at("sha256"));
@@ -115,7 +137,7 @@ void check_file(std::string const& path, std::string const& name, Json const& kn
 }  // namespace
 
 EngineManifest read_engine_manifest(std::string const& engine) {
-    Json const json = read_json(engine, kMostEngineManifest, "build it with `cat2dog build`");
+    Json const json = read_json(engine, kMostEngineManifest, Seal::kFirstField, "build it with `cat2dog build`");
     EngineManifest manifest;
     try {
         manifest = parsed(json);
@@ -156,7 +178,7 @@ void check_machine(std::string const& engine, EngineManifest const& manifest, st
 }
 
 void check_onnx(std::string const& graph) {
-    Json const json = read_json(graph, kMostOnnxManifest, "export it again with `cat2dog export`");
+    Json const json = read_json(graph, kMostOnnxManifest, Seal::kNone, "export it again with `cat2dog export`");
     try {
         auto const& files = json.at("files").fields;
         if (files.empty() || files.size() > kMostFiles) throw std::invalid_argument("it names no files, or too many");
