@@ -10,6 +10,11 @@
 //   D                     head size, 64 or 128
 //   WGS, BN, STAGES       consumer warp groups (64 queries each), keys a block, tiles on their way
 //   TURNS                 1 where warp groups take turns
+//   RESIDENT              blocks of a multiprocessor: while one fills or empties its pipeline, the others multiply
+//   OVERLAP               1: the whole softmax runs beside the product with the values, else what the compiler makes of it:
+//                         the search for the maximum alone
+//   AHEAD                 1: queries have room for two tiles, so that the next tile's loads do not wait until this one's
+//                         rows are out
 //   QUERIES, KEYS, HEADS
 //   BF16                  1 for BF16, 0 for FP16
 //   Q_X, Q_XH, Q_ZB, Q_ZH and the same for K, V, O: a head's tile begins at column X + head * XH of plane
@@ -31,17 +36,27 @@
 #define TILES_M ((QUERIES + BM - 1) / BM)
 #define BLOCKS ((KEYS + BN - 1) / BN)
 #define Q_BYTES (BM * D * 2)
+#define Q_TILES (AHEAD ? 2 : 1)
 #define KV_BYTES (BN * D * 2)
-#if WGS == 3
-#define CONSUMER_REGISTERS "160"
-#define PRODUCER_REGISTERS "32"
+// Warp groups trade registers: the producer's gives some up, then the consumers' get what they need.
+#define TRADE (WGS > 1 || RESIDENT > 1)
+// Of a thread when its block begins.
+#define FIRST_REGISTERS (65536 / (RESIDENT * THREADS) / 8 * 8)
+#if RESIDENT > 1
+#define CONSUMER_REGISTERS ((FIRST_REGISTERS * (WGS + 1) - PRODUCER_REGISTERS) / WGS / 8 * 8)
+#define PRODUCER_REGISTERS 24
+#elif WGS == 3
+#define CONSUMER_REGISTERS 160
+#define PRODUCER_REGISTERS 32
 #elif INSIDE
-#define CONSUMER_REGISTERS "208"
-#define PRODUCER_REGISTERS "88"
+#define CONSUMER_REGISTERS 208
+#define PRODUCER_REGISTERS 88
 #else
-#define CONSUMER_REGISTERS "240"
-#define PRODUCER_REGISTERS "24"
+#define CONSUMER_REGISTERS 240
+#define PRODUCER_REGISTERS 24
 #endif
+static_assert(!TRADE || (WGS * CONSUMER_REGISTERS + PRODUCER_REGISTERS) * 128 <= FIRST_REGISTERS * THREADS,
+              "consumers would wait for registers that nobody gives up");
 
 __device__ __forceinline__ void load_tile(u32 to, const TensorMap* map, int x, int y, int z, u32 barrier) {
   asm volatile(
@@ -144,24 +159,26 @@ __device__ __forceinline__ long long share(int block, int grid, int tiles) {
        work.tile += gridDim.x)
 #endif
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     attention_sm90(const __grid_constant__ TensorMap queries, const __grid_constant__ TensorMap keys,
                    const __grid_constant__ TensorMap values, const __grid_constant__ TensorMap output,
                    const float* gain_q, const float* gain_k, const float* cosines, const float* sines, float* partial,
                    float* peaks, float scale, float eps, int tiles) {
   extern __shared__ unsigned char raw[];
   const u32 base = (shared_address(raw) + 1023) & ~1023u;
-  const u32 q_at = base, k_at = q_at + Q_BYTES, v_at = k_at + STAGES * KV_BYTES;
+  const u32 q_at = base, k_at = q_at + Q_TILES * Q_BYTES, v_at = k_at + STAGES * KV_BYTES;
   const u32 barriers = v_at + STAGES * KV_BYTES;
-  const u32 q_full = barriers, q_empty = barriers + 8;
-  const u32 k_full = barriers + 16, k_empty = k_full + 8 * STAGES;
+  const u32 q_full = barriers, q_empty = q_full + 8 * Q_TILES;
+  const u32 k_full = q_empty + 8 * Q_TILES, k_empty = k_full + 8 * STAGES;
   const u32 v_full = k_empty + 8 * STAGES, v_empty = v_full + 8 * STAGES;
   // Where consumers wait for keys: when they have come, or when they have been turned.
   const u32 k_ready = INSIDE ? v_empty + 8 * STAGES : k_full;
   const int group = threadIdx.x / 128;  // 0 is the producer
   if (threadIdx.x == 0) {
-    barrier_init(q_full, 1);
-    barrier_init(q_empty, WGS);
+    for (int tile = 0; tile < Q_TILES; ++tile) {
+      barrier_init(q_full + 8 * tile, 1);
+      barrier_init(q_empty + 8 * tile, WGS);
+    }
     for (int stage = 0; stage < STAGES; ++stage) {
       barrier_init(k_full + 8 * stage, 1);
       barrier_init(v_full + 8 * stage, 1);
@@ -218,8 +235,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();
     if (group == 0) {
-#if WGS > 1
-      asm volatile("setmaxnreg.dec.sync.aligned.u32 " PRODUCER_REGISTERS ";");
+#if TRADE
+      asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
 #endif
       // The tables of a block are fetched while the one before it is turned.
       Turn<BN, 128> ahead[2];
@@ -238,18 +255,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
   }
 #endif
   if (group == 0) {
-#if WGS > 1
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 " PRODUCER_REGISTERS ";");
+#if TRADE
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
 #endif
     if (!INSIDE && threadIdx.x == 0) {
       u32 step = 0, turn = 0;
       WORK_LOOP(tiles) {
         const int row = work.tile % TILES_M * BM, head = work.tile / TILES_M % HEADS, batch = work.tile / TILES_M / HEADS;
-        barrier_wait(q_empty, (turn & 1) ^ 1);
-        barrier_expect(q_full, Q_BYTES);
+        const u32 place = turn % Q_TILES;
+        barrier_wait(q_empty + 8 * place, (turn / Q_TILES & 1) ^ 1);
+        barrier_expect(q_full + 8 * place, Q_BYTES);
         for (int panel = 0; panel < PANELS; ++panel)
-          load_tile(q_at + panel * BM * 128, &queries, Q_X + head * Q_XH + panel * 64, row, batch * Q_ZB + head * Q_ZH,
-                    q_full);
+          load_tile(q_at + place * Q_BYTES + panel * BM * 128, &queries, Q_X + head * Q_XH + panel * 64, row,
+                    batch * Q_ZB + head * Q_ZH, q_full + 8 * place);
         // The last block of keys comes first: it may reach over the end, and is masked outside the loop.
         for (int block = work.last - 1; block >= work.first; --block, ++step) {
           const u32 stage = step % STAGES, parity = (step / STAGES & 1) ^ 1;
@@ -268,11 +286,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       }
     }
   } else {
-#if WGS > 1
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 " CONSUMER_REGISTERS ";");
+#if TRADE
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
 #endif
     const int consumer = group - 1, thread = threadIdx.x % 128, lane = threadIdx.x % 32, warp = thread / 32;
-    const u32 my_q = q_at + consumer * 64 * 128;
+    const u32 my_place = q_at + consumer * 64 * 128;
     float s[BN / 2], o[D / 2];
     u32 p[BN / 4];
     u32 step = 0, turn = 0;
@@ -281,6 +299,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     if (consumer == 0) named_arrive(2 + WGS - 1, 256);  // as if the last one had just ended its turn
 #endif
     WORK_LOOP(tiles) {
+      const u32 place = turn % Q_TILES, my_q = my_place + place * Q_BYTES;
       float peak[2] = {-INFINITY, -INFINITY}, total[2] = {0.f, 0.f};
       auto my_turn = [&] {
 #if TURNS
@@ -342,7 +361,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         for (int i = 0; i < BN / 4; ++i) p[i] = pack(s[2 * i], s[2 * i + 1]);
       };
 
-      barrier_wait(q_full, turn & 1);
+      barrier_wait(q_full + 8 * place, turn / Q_TILES & 1);
       u32 stage = step % STAGES, parity = step / STAGES & 1;
       if (!INSIDE) barrier_wait(k_ready + 8 * stage, parity);
       my_turn();
@@ -359,6 +378,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       }
       softmax();
       round();
+#if AHEAD
+      // The rows of the tile before have left their place meanwhile: the queries of the tile after may come.
+      if (thread == 0 && turn > 0) {
+        asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+        barrier_arrive(q_empty + 8 * (place ^ 1));
+      }
+#endif
       bool add = false;
       for (int block = work.last - 2; block >= work.first; --block) {
         const u32 now = stage, now_parity = parity;
@@ -375,6 +401,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         settle(s);
         release(k_empty + 8 * stage);
         softmax();
+#if OVERLAP
+        // ptxas moves the wait below up to where its product begins, over the exponentials, which it does not know to be
+        // work meanwhile; over the border between basic blocks that this wait makes, it does not. What is waited for has
+        // been asked for before the keys of the step after: nothing that this group still holds keeps it from coming.
+        barrier_wait(v_full + 8 * stage, parity);
+#endif
         wgmma_wait<0>();
         settle(o);
         settle(s);
@@ -414,7 +446,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             *reinterpret_cast<float2*>(peaks + (slot * BM + r) * 2) = make_float2(peak[half] * scale, total[half]);
           }
         named_wait(2 + WGS + consumer, 128);  // every warp is done with the queries
-        if (thread == 0) barrier_arrive(q_empty);
+        if (!AHEAD && thread == 0) barrier_arrive(q_empty);
         ++turn;
         continue;
       }
@@ -440,8 +472,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
           store_tile(&output, O_X + head * O_XH + panel * 64, row + consumer * 64, batch * O_ZB + head * O_ZH,
                      my_q + panel * BM * 128);
         asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+#if !AHEAD
         asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
         barrier_arrive(q_empty);
+#endif
       }
       ++turn;
     }

@@ -11,6 +11,10 @@ from engines.kernels.problem import AttentionProblem, Unsupported
 from engines.kernels.variants import Sm90Variant
 from engines.kernels.wgmma import TYPES, hopper, wgmma_from_registers, wgmma_from_shared
 
+# Registers of a consumer's thread beside its rows, logits and weights: with less, the compiler spills some, and then
+# waits for every single product.
+_OTHERS = 28
+
 
 class Sm90Plan(Builder):
     def __init__(self, problem: AttentionProblem, variant: Sm90Variant, target: str):
@@ -23,6 +27,8 @@ class Sm90Plan(Builder):
         if self.turned and not self.prepare:
             if math.ceil(problem.keys / variant.block_n) != variant.stages or variant.blocks:
                 raise Unsupported(f"{variant} does QK-norm and RoPE inside only where all keys fit")
+            if variant.resident > 1:
+                raise Unsupported(f"{variant} has no registers for QK-norm and RoPE inside")
 
     def plan(self) -> LaunchPlan:
         p, v = self.problem, self.variant
@@ -39,15 +45,18 @@ class Sm90Plan(Builder):
             partial = Pointer("workspace", 0, self.reserve(slots * size * 4))
             peaks = Pointer("workspace", 0, self.reserve(slots * 8))
         constants = {
-            "D": size, "WGS": v.groups, "BN": v.block_n, "STAGES": v.stages, "TURNS": v.turns, "QUERIES": p.queries,
-            "KEYS": p.keys, "HEADS": p.heads, "BF16": p.precision == "bf16", "PARTS": v.parts, "O_COLUMNS": out.columns,
+            "D": size, "WGS": v.groups, "BN": v.block_n, "STAGES": v.stages, "TURNS": v.turns,
+            "RESIDENT": v.resident, "OVERLAP": v.overlap, "AHEAD": v.ahead, "QUERIES": p.queries, "KEYS": p.keys,
+            "HEADS": p.heads, "BF16": p.precision == "bf16", "PARTS": v.parts, "O_COLUMNS": out.columns,
             "INSIDE": inside, "NORM": inside and p.qk_norm is not None, "ROPE": inside and p.rope,
             **self._coordinates("Q", q), **self._coordinates("K", k), **self._coordinates("V", values),
             **self._coordinates("O", out),
         }  # fmt: skip
+        if v.resident > 1 and size // 2 + v.block_n * 3 // 4 + _OTHERS > consumer_registers(v.groups, v.resident):
+            raise Unsupported(f"{v} has no registers for heads of {size}")
         # 1 KiB to bring tiles to a boundary, and the barriers.
-        shared = 1024 + block_m * size * 2 + 2 * v.stages * v.block_n * size * 2 + 16 + 40 * v.stages
-        if shared > SHARED_BYTES["9.0"]:
+        shared = 1024 + (1 + v.ahead) * (block_m * size * 2 + 16) + v.stages * (2 * v.block_n * size * 2 + 40)
+        if shared > shared_limit(v.resident):
             raise Unsupported(f"{v} needs {shared} bytes of shared memory")
         names = ["attention_sm90", "attention_sm90_join"] if v.parts else ["attention_sm90"]
         prelude = _prelude(p.precision, v.block_n, size)
@@ -90,6 +99,20 @@ class Sm90Plan(Builder):
             (64, rows, 1),
             "128B",
         )
+
+
+def consumer_registers(groups: int, resident: int) -> int:
+    """Registers of a consumer's thread with `resident` blocks, more than one, on a multiprocessor.
+
+    65536 are of all threads when their blocks begin, in steps of 8; then each of the producer group's keeps 24.
+    """
+    first = 65536 // (resident * (groups + 1) * 128) // 8 * 8
+    return (first * (groups + 1) - 24) // groups // 8 * 8
+
+
+def shared_limit(resident: int) -> int:
+    """Bytes of shared memory for each of `resident` blocks of a multiprocessor, which has 228 KiB and keeps 1 a block."""
+    return min(SHARED_BYTES["9.0"], (228 << 10) // resident - 1024)
 
 
 def _prelude(precision: str, block_n: int, head_size: int) -> str:

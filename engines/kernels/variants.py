@@ -21,6 +21,10 @@ _SM90_SHAPES = {
     64: ((1, 64), (1, 128), (1, 256), (2, 128), (3, 128)),
     128: ((1, 64), (1, 128), (2, 80), (2, 128), (2, 160), (2, 176), (3, 80)),
 }
+# By head size: (consumer warp groups, keys a block, blocks of a multiprocessor), of the shapes whose registers suffice,
+# and the most blocks of keys at which tiles begin and end often enough for that to be worth narrower blocks.
+_SM90_RESIDENT = {64: ((1, 64, 3), (1, 96, 3), (1, 128, 2), (2, 48, 2)), 128: ((1, 80, 2),)}
+_SHORT = 32
 # Bytes of keys and values that a block can have in shared memory at once, beside its queries.
 _MOST_INSIDE = 180 << 10
 # Grids are at most this many blocks in their second and third dimension.
@@ -62,7 +66,9 @@ class Sm90Variant:
 
     `turns`: warp groups take turns at the tensor cores. `blocks`: thread blocks, each of which does tile after tile (0:
     one a tile). `parts`: the work is cut evenly over the blocks, and joined by a second kernel. `prepare` as for
-    Triton; inside goes only where all keys fit in the stages.
+    Triton; inside goes only where all keys fit in the stages. `resident`: blocks that fit on a multiprocessor, so that
+    one multiplies while another begins or ends a tile. `overlap`: the whole softmax of one block of keys is computed
+    while the product with the last one's values runs. `ahead`: the next tile is loaded while a block ends the last one.
     """
 
     groups: int
@@ -72,21 +78,32 @@ class Sm90Variant:
     blocks: int = 0
     parts: bool = False
     prepare: bool = False
+    resident: int = 1
+    overlap: bool = False
+    ahead: bool = False
 
     def __post_init__(self) -> None:
         _among("number of warp groups", self.groups, 1, 3)
         _among("block", self.block_n, 16, 256, self.block_n % 16 == 0)
-        _among("number of stages", self.stages, 1, 16)
-        _among("number of blocks", self.blocks, int(self.parts), _MOST_GRID)
+        # Values come for the next step while those of the last one are still multiplied.
+        _among("number of stages", self.stages, 1 + self.overlap, 16)
+        # Who does one tile has no next one.
+        _among("number of blocks", self.blocks, int(self.parts or self.ahead), _MOST_GRID)
+        # As many as have the registers: four consumer warp groups in all.
+        _among("number of resident blocks", self.resident, 1, {1: 4, 2: 2, 3: 1}[self.groups])
 
     def __str__(self) -> str:
         extras = [f"{self.blocks} blocks"] * (self.blocks > 0) + ["turns"] * self.turns
+        extras += [f"{self.resident} resident"] * (self.resident > 1) + ["overlap"] * self.overlap
+        extras += ["ahead"] * self.ahead
         extras += ["even parts"] * self.parts + ["prepared"] * self.prepare
         return ", ".join([f"sm90 {self.groups * 64}x{self.block_n}", f"{self.stages} stages", *extras])
 
 
 Variant = TritonVariant | Sm90Variant | LinearVariant
 _KINDS: dict[str, type[Variant]] = {"triton": TritonVariant, "sm90": Sm90Variant, "linear_sm90": LinearVariant}
+# Fields that older tables lack, and what their kernels had.
+_LATER: dict[str, dict[str, Any]] = {"sm90": {"resident": 1, "overlap": False, "ahead": False}}
 
 
 def variant_to_json(variant: Variant) -> dict[str, Any]:
@@ -99,7 +116,7 @@ def variant_from_json(content: dict[str, Any]) -> Variant:
     """What `variant_to_json` wrote. Raises ValueError for anything else."""
     made = _KINDS.get(str(content.get("kind")))
     known = {field.name: field.type for field in fields(made)} if made else {}
-    given = {name: value for name, value in content.items() if name != "kind"}
+    given = {**_LATER.get(str(content.get("kind")), {}), **{k: v for k, v in content.items() if k != "kind"}}
     if made is None or {name: type(value).__name__ for name, value in given.items()} != known:
         raise ValueError(f"{content} is no kernel variant")
     return made(**given)
@@ -166,7 +183,17 @@ def _sm90_candidates(
             if groups == 1:
                 continue
             yield Sm90Variant(groups, block_n, stages, False, 0, False, turned)
-            if programs > multiprocessors:
-                yield Sm90Variant(groups, block_n, stages, True, multiprocessors, False, turned)
-            if programs % multiprocessors and programs * blocks >= 8 * multiprocessors:
-                yield Sm90Variant(groups, block_n, stages, True, multiprocessors, True, turned)
+            yield Sm90Variant(groups, block_n, stages, True, 0, False, turned, overlap=True)
+            for overlap, ahead in ((False, False), (True, False), (True, True)):
+                shape = (groups, block_n, stages, True, multiprocessors)
+                if programs > multiprocessors:
+                    yield Sm90Variant(*shape, False, turned, 1, overlap, ahead)
+                if programs % multiprocessors and programs * blocks >= 8 * multiprocessors:
+                    yield Sm90Variant(*shape, True, turned, 1, overlap, ahead)
+    for groups, block_n, resident in _SM90_RESIDENT[problem.head_size]:
+        programs = math.ceil(problem.queries / (64 * groups)) * tiles
+        if not 2 <= math.ceil(problem.keys / block_n) <= _SHORT or programs < 2 * resident * multiprocessors:
+            continue
+        for blocks in (0, resident * multiprocessors):
+            for overlap in (False, True):
+                yield Sm90Variant(groups, block_n, 2, False, blocks, False, turned, resident, overlap)

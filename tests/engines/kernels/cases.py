@@ -20,6 +20,14 @@ SM90 = (
     Sm90Variant(2, 80, 3, turns=False, blocks=7),
     Sm90Variant(3, 80, 2, turns=True, blocks=5, parts=True),
     Sm90Variant(2, 160, 2, turns=True, blocks=11, parts=True),
+    Sm90Variant(2, 80, 3, turns=True, overlap=True),
+    Sm90Variant(2, 128, 2, turns=True, blocks=7, overlap=True, ahead=True),
+    Sm90Variant(3, 80, 2, turns=True, blocks=5, parts=True, overlap=True, ahead=True),
+    # Of several blocks on a multiprocessor: what has no registers for a head size is left out.
+    Sm90Variant(1, 80, 2, turns=False, resident=2),
+    Sm90Variant(1, 96, 2, turns=False, blocks=9, resident=3, overlap=True),
+    Sm90Variant(2, 48, 2, turns=False, resident=2, overlap=True),
+    Sm90Variant(2, 48, 3, turns=True, blocks=5, resident=2),
 )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 _FORMAT_SIZED = 4
 _PARAMETER = 0x17
+_FRAME, _REGISTERS = 0x11, 0x2F
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,18 @@ def parameters(cubin: bytes, kernel: str) -> list[Parameter]:
                 found[ordinal] = Parameter(offset, flags >> 18)
             at += value
     return [found[ordinal] for ordinal in sorted(found)]
+
+
+def resources(cubin: bytes) -> tuple[int, int]:
+    """Registers of a thread, and bytes of its stack (where spilled registers lie), of a cubin's largest kernel."""
+    info = sections(cubin)[".nv.info"]
+    found: dict[int, int] = {}
+    at = 0
+    while at < len(info):
+        form, attribute, value = struct.unpack_from("<BBH", info, at)
+        at += 4
+        if form == _FORMAT_SIZED:
+            if attribute in (_FRAME, _REGISTERS):
+                found[attribute] = max(found.get(attribute, 0), struct.unpack_from("<II", info, at)[1])
+            at += value
+    return found[_REGISTERS], found[_FRAME]

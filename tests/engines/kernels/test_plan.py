@@ -15,9 +15,11 @@ from engines.kernels import images
 from engines.kernels.launch import LaunchPlan, Null, Number, Pointer, TensorMap
 from engines.kernels.plan import make_plan
 from engines.kernels.plan_builder import SHARED_BYTES
+from engines.kernels.plan_sm90 import consumer_registers
 from engines.kernels.problem import AttentionProblem, Unsupported
 from engines.kernels.sizes import evaluate
 from engines.kernels.variants import TARGETS, Sm90Variant, TritonVariant, candidates
+from tests.engines.kernels import cubin
 from tests.engines.kernels.cases import cases
 from tests.engines.kernels.conftest import Compilers
 from tests.engines.kernels.problems import problems
@@ -321,6 +323,14 @@ PROBLEM = AttentionProblem("fp16", 3, 64, 1000, 1000, 0.125, (1, 2, 4), qk_norm=
         ({"head_size": 80}, Sm90Variant(2, 128, 2, True, prepare=True), "9.0", "has no head size 80"),
         ({}, Sm90Variant(2, 128, 2, True), "9.0", "does QK-norm and RoPE inside only where all keys fit"),
         ({"head_size": 128}, Sm90Variant(3, 160, 3, True, prepare=True), "9.0", "bytes of shared memory"),
+        (
+            {"queries": 100, "keys": 100},
+            Sm90Variant(1, 64, 2, False, resident=2),
+            "9.0",
+            "has no registers for QK-norm and RoPE inside",
+        ),
+        ({}, Sm90Variant(2, 64, 2, False, prepare=True, resident=2), "9.0", "has no registers for heads of 64"),
+        ({}, Sm90Variant(2, 48, 8, False, prepare=True, resident=2), "9.0", "bytes of shared memory"),
         ({"queries": 100, "keys": 100}, TritonVariant(64, 64, 4, 2, 4), "9.0", "100 keys do not make 4 splits of 64"),
         (
             {"rope": False, "layout": "heads", "queries": 7},
@@ -362,12 +372,27 @@ def test_the_cases_of_the_gpu_tests_are_sound(compilers):
 @pytest.mark.skipif(bool(images.why_not()), reason=images.why_not())
 def test_a_sample_of_the_cases_compiles(compiled):
     names = set()
-    for problem, variant in list(cases())[::61]:
+    for problem, variant in list(cases())[::83]:
         try:
             names |= {launch.name for launch in make_plan(problem, variant, "9.0").launches}
         except Unsupported:
             continue
     assert {"attention", "attention_sm90", "prepare"} <= names
+
+
+@pytest.mark.skipif(bool(images.why_not("nvrtc")), reason=images.why_not("nvrtc"))
+@pytest.mark.parametrize(("size", "shape"), [(64, (1, 96, 3)), (64, (1, 64, 3)), (64, (2, 48, 2)), (128, (1, 80, 2))])
+def test_blocks_that_share_a_multiprocessor_fit_and_spill_nothing(compiled, size, shape):
+    groups, block_n, resident = shape
+    problem = replace(PROBLEM, head_size=size, qk_norm=None, rope=False)
+    plan = make_plan(problem, Sm90Variant(groups, block_n, 2, False, 0, resident=resident, overlap=True), "9.0")
+    (launch,) = plan.launches
+    registers, frame = cubin.resources(plan.images[0].data)
+    assert frame == 0
+    # A multiprocessor's registers and shared memory, of which every block takes 1 KiB more.
+    assert registers * launch.block * resident <= 65536
+    assert (launch.shared + 1024) * resident <= 228 << 10
+    assert consumer_registers(groups, resident) * groups * 128 + 24 * 128 <= registers * launch.block
 
 
 @pytest.mark.slow

@@ -47,6 +47,11 @@ def test_candidates_are_different_and_of_their_gpu(problem, target, multiprocess
             Sm90Variant(3, 80, 2, True, 132, True, True),
             "sm90 192x80, 2 stages, 132 blocks, turns, even parts, prepared",
         ),
+        (Sm90Variant(2, 48, 2, False, resident=2, overlap=True), "sm90 128x48, 2 stages, 2 resident, overlap"),
+        (
+            Sm90Variant(2, 128, 3, True, 132, overlap=True, ahead=True),
+            "sm90 128x128, 3 stages, 132 blocks, turns, overlap, ahead",
+        ),
     ],
 )
 def test_a_variant_in_words(variant, words):
@@ -76,11 +81,37 @@ def test_a_variant_in_words(variant, words):
         {**SM90, "stages": 17},
         {**SM90, "blocks": -1},
         {**SM90, "parts": True},
+        {**SM90, "ahead": True},
+        {**SM90, "overlap": 1},
+        {**SM90, "overlap": True, "stages": 1},
+        {**SM90, "resident": 0},
+        {**SM90, "resident": 3},
+        {**SM90, "groups": 1, "resident": 5},
+        {**SM90, "groups": 3, "resident": 2},
+        {name: value for name, value in SM90.items() if name != "prepare"},
     ],
 )
 def test_what_is_no_variant(content):
     with pytest.raises(ValueError, match=r"is no kernel variant|^a variant's .* is -?\d+, expected"):
         variant_from_json(content)
+
+
+def test_a_variant_of_an_older_table():
+    """One block a multiprocessor, nothing overlapped: what its kernel was."""
+    older = {name: value for name, value in SM90.items() if name not in ("resident", "overlap", "ahead")}
+    assert variant_from_json(older) == Sm90Variant(2, 128, 2, turns=True, resident=1, overlap=False, ahead=False)
+    assert variant_to_json(variant_from_json(older)) == SM90
+
+
+def test_blocks_share_a_multiprocessor_where_rows_of_keys_are_short_and_tiles_many():
+    def shared(batch, tokens, size=64):
+        problem = replace(PROBLEM, head_size=size, queries=tokens, keys=tokens, batch=(batch, batch, batch))
+        return {v for v in candidates(problem, "9.0", 132) if isinstance(v, Sm90Variant) and v.resident > 1}
+
+    assert shared(4, 1024) and shared(4, 1024, 128)
+    assert not shared(1, 256) and not shared(4, 4096, 128) and not shared(1, 8192)
+    for variant in shared(4, 1024):
+        assert variant.blocks in (0, 132 * variant.resident) and not variant.parts
 
 
 @pytest.mark.parametrize(
