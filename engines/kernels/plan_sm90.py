@@ -111,7 +111,7 @@ def consumer_registers(groups: int, resident: int) -> int:
 
 
 def shared_limit(resident: int) -> int:
-    """Bytes of shared memory for each of `resident` blocks of a multiprocessor, which has 228 KiB and keeps 1 a block."""
+    """Bytes of shared memory for each of `resident` blocks; a multiprocessor has 228 KiB and keeps 1 of each."""
     return min(SHARED_BYTES["9.0"], (228 << 10) // resident - 1024)
 
 
