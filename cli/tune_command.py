@@ -228,10 +228,16 @@ def _compile(args: argparse.Namespace, keys: list[Key]) -> int:
         raise InputError(f"kernels are compiled for {', '.join(TARGETS)}, not {target}")
     with console.progress("compile") as update:
         count = compile_all(keys, target, _MULTIPROCESSORS[target], update)
+    problems = len(keys)
+    if args.kernels != "attention":  # engines of fused linear layers have fused pixels, too
+        from cli.tune_pixels import compile_pixels
+
+        pixels = compile_pixels(_configs(args), args.precision, target)
+        count, problems = count + pixels, problems + pixels
     if args.json:
-        console.print_json({"kernels": images.folder(), "target": target, "problems": len(keys), "plans": count})
+        console.print_json({"kernels": images.folder(), "target": target, "problems": problems, "plans": count})
     else:
-        print(f"{images.folder()}: {count} plans for {len(keys)} problems and compute capability {target}")
+        print(f"{images.folder()}: {count} plans for {problems} problems and compute capability {target}")
     return 0
 
 

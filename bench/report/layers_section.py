@@ -17,7 +17,7 @@ from bench.tables import number
 _KINDS = (
     ("attention", "#d55e00", r"attention.*plugin|FusedAttention|/attend|\battention\b(?!.*\.(qkv|out))"),
     ("linear, norm and what is fused with them", "#0072b2", r"Myelin|MatrixMultiply|FusedLinear|MatMul|gemm|\.weight"),
-    ("copies and casts", "#999999", r"Reformat|Cast|Shuffle|NoOp|Constant"),
+    ("copies and casts", "#999999", r"Reformat|Cast|FusedPixels|Shuffle|NoOp|Constant"),
 )
 _OTHER = ("other", "#009e73")
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
+from cat2dog.config import load_config
+from cli.tune_pixels import compile_pixels
+from engines.batch import BatchProfile
 from engines.fused_body import calling
 from engines.fused_pixels_body import pixels_body
 from engines.fused_pixels_node import pixels_attributes, pixels_problem_of
+from engines.kernels import pixels_plan
 from engines.lowering import lower
 from tests.engines.kernels.pixels_cases import PROBLEMS, feed_of, reference
 from tests.engines.linear_stand_ins import LinearStandIn
@@ -53,6 +59,17 @@ def test_no_answer_of_a_network_changes(precision):
     assert plain.pixels == () and plain.path != fused.path and plain.linear == fused.linear
     assert np.array_equal(answer(fused.path, feed)["dog"], expected)
     assert len(np.unique(expected)) > 100
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_compiling_for_other_machines_compiles_what_lowering_asks_for(precision, monkeypatch):
+    asked, compiled = PixelsStandIn(), []
+    monkeypatch.setattr(pixels_plan, "pixels_plan", lambda problem, target: compiled.append((problem, target)))
+    planners = (StandInPlanner(), "decomposed", LinearStandIn(), None, asked)
+    lower(exported("gelu", precision), "plugin", BatchProfile(1, 1, 1), *planners)
+    config = load_config(Path(recipe_of("gelu").folder))
+    assert compile_pixels([config, config], [precision], "9.0") == 2
+    assert compiled == [(problem, "9.0") for problem in asked.asked]
 
 
 def test_pixels_follow_the_linear_layers():
