@@ -98,7 +98,8 @@ def measure(config: Config, precision: str, batch: int) -> dict[str, Any]:
                 for name in block.linear
             }
     told = [{"layer": name, "variant": chosen[name].variant, **each} for name, each in phases(stamps).items()]
-    return {"us": us, "stamped_us": stamped_us, "precision": precision, "batch": batch, "layers": told}
+    about = {"us": us, "stamped_us": stamped_us, "clock_ghz": round(clock(stamps), 3)}
+    return {**about, "precision": precision, "batch": batch, "layers": told}
 
 
 def _block_us(chain: ChainOnGpu) -> float:
@@ -110,6 +111,13 @@ def _stamps(words: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(words).view(np.int64)
 
 
+def clock(stamps: Mapping[str, Sequence[np.ndarray]]) -> float:
+    """Clocks a nanosecond: the median over all thread blocks."""
+    every = np.concatenate([each for layers in stamps.values() for each in layers])
+    lasted = np.maximum(every[:, _ENDED_NS] - every[:, _BEGUN_NS], 1)
+    return float(np.median((every[:, _ENDED] - every[:, _BEGUN]) / lasted))
+
+
 def phases(stamps: Mapping[str, Sequence[np.ndarray]]) -> dict[str, dict[str, Any]]:
     """By layer, from stamps `[thread blocks, 8]` of each transformer block in a row, layers in their order.
 
@@ -117,8 +125,7 @@ def phases(stamps: Mapping[str, Sequence[np.ndarray]]) -> dict[str, dict[str, An
     not stamped: of the layer before it) the median thread block has its first tile; `late` the share of thread blocks
     that began when that layer had ended, for want of room before.
     """
-    every = np.concatenate([each for layers in stamps.values() for each in layers])
-    clock = np.median((every[:, _ENDED] - every[:, _BEGUN]) / np.maximum(every[:, _ENDED_NS] - every[:, _BEGUN_NS], 1))
+    ghz = clock(stamps)
     told: dict[str, dict[str, Any]] = {}
     names = list(stamps)
     for index, name in enumerate(names):
@@ -127,13 +134,13 @@ def phases(stamps: Mapping[str, Sequence[np.ndarray]]) -> dict[str, dict[str, An
             here = stamps[name][number]
             before = stamps[names[index - 1]][number - (index == 0)]
             ended = before[:, _ENDED_NS].max()
-            first = here[:, _BEGUN_NS] + (here[:, _FIRST] - here[:, _BEGUN]) / clock
+            first = here[:, _BEGUN_NS] + (here[:, _FIRST] - here[:, _BEGUN]) / ghz
             gaps.append(np.median(first - ended) / 1e3)
             late.append(np.mean(here[:, _BEGUN_NS] > ended))
             rows.append(here)
         joined = np.concatenate(rows)
         us = {
-            what: round(float(np.median(joined[:, to] - joined[:, begin])) / clock / 1e3, 2)
+            what: round(float(np.median(joined[:, to] - joined[:, begin])) / ghz / 1e3, 2)
             for what, begin, to in _PHASES
         }
         told[name] = {

@@ -39,6 +39,7 @@ def test_phases_and_gaps():
     assert told["down"]["gap_us"] == 1.85
     # Before the first layer stands the last one of the block before: it ended at 9.7, this has its first tile at 11.
     assert told["up"]["gap_us"] == 1.3 and told["up"]["late"] == 1.0
+    assert timeline.clock({"up": first, "down": second}) == CLOCKS_A_NS
 
 
 def test_words_are_read_as_64_bits():
