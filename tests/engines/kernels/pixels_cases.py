@@ -105,6 +105,7 @@ struct alignas(16) uint4 { u32 x, y, z, w; };
 struct alignas(8) uint2 { u32 x, y; };
 static uint4 make_uint4(u32 x, u32 y, u32 z, u32 w) { return {x, y, z, w}; }
 static uint2 make_uint2(u32 x, u32 y) { return {x, y}; }
+template <typename T> static void __stcg(T* to, T value) { *to = value; }
 static float __uint_as_float(u32 bits) { float x; std::memcpy(&x, &bits, 4); return x; }
 static u32 __float_as_uint(float x) { u32 bits; std::memcpy(&bits, &x, 4); return bits; }
 static float __fmul_rn(float a, float b) { return a * b; }
