@@ -6,7 +6,15 @@ import json
 import re
 from pathlib import Path
 
-from bench import attention_ladder, attention_table, block_table, engine_ladder, engine_table, linear_table
+from bench import (
+    attention_ladder,
+    attention_table,
+    block_table,
+    engine_ladder,
+    engine_table,
+    linear_table,
+    turning_table,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench/results"
@@ -21,6 +29,16 @@ def shown(path: str, name: str) -> str:
 def test_attention_beside_its_peers():
     files = [RESULTS / f"attention/attention_{precision}.json" for precision in ("fp16", "bf16")]
     assert shown("engines/kernels/README.md", "attention table") == attention_table.table(files)
+
+
+def test_what_turning_costs():
+    """The table stands there once it is measured, and not before."""
+    path = RESULTS / "linear/turning_h200.json"
+    text = (ROOT / "engines/kernels/README.md").read_text("utf-8")
+    if not path.exists():
+        assert "<!-- turning table -->" not in text
+    else:
+        assert shown("engines/kernels/README.md", "turning table") == turning_table.table(path)
 
 
 def test_the_sentence_about_speed():
