@@ -190,6 +190,9 @@ def _sm90_candidates(
                     yield Sm90Variant(*shape, False, turned, 1, overlap, ahead)
                 if programs % multiprocessors and programs * blocks >= 8 * multiprocessors:
                     yield Sm90Variant(*shape, True, turned, 1, overlap, ahead)
+            # Each group hides its own products: turns may be one wait too many.
+            if programs > multiprocessors:
+                yield Sm90Variant(groups, block_n, stages, False, multiprocessors, False, turned, 1, True, True)
     for groups, block_n, resident in _SM90_RESIDENT[problem.head_size]:
         programs = math.ceil(problem.queries / (64 * groups)) * tiles
         if not 2 <= math.ceil(problem.keys / block_n) <= _SHORT or programs < 2 * resident * multiprocessors:
