@@ -75,7 +75,8 @@ CASES = [
     (
         ("kind",),
         "guess",
-        "result.kind is 'guess', expected one of peers, ladder, growth, codecs, stream, training, network, serving",
+        "result.kind is 'guess', expected one of peers, ladder, growth, codecs, stream, training, network, serving, "
+        "languages",
     ),
     (("machine", "date"), ..., "result.machine lacks 'date'"),
     (("machine", "cores"), 0, "result.machine.cores is 0, expected at least 1"),

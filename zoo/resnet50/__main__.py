@@ -12,9 +12,10 @@ from runtime.errors import InputError
 from zoo.command import Parser, run
 from zoo.resnet50.labels import labels_of
 from zoo.resnet50.pixels import MOST_SEED, find_jpegs
-from zoo.resnet50.running import open_network, seen
+from zoo.resnet50.running import about, open_network, seen
 
 MOST_ROUNDS = 10_000
+MOST_THREADS = 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--labels", type=Path, metavar="FILE", help="1000 lines, a name each (default: torchvision's)")
     parser.add_argument("--seed", type=int, default=0, help="of the crops' places (default: 0)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of ONNX Runtime (default: its own choice)")
     parser.add_argument("--rounds", type=int, default=1, metavar="N", help="pictures so many times, with --json")
     parser.add_argument("--json", action="store_true", help="print a JSON object a picture instead, with times")
     return run(parser, _classify, arguments)
@@ -48,7 +50,11 @@ def _classify(args: argparse.Namespace) -> int:
     paths = find_jpegs(args.images)
     labels = labels_of(args.labels)
     faults = 0
-    with open_network(args.network, args.weights) as runner:
+    if args.threads is not None and not 1 <= args.threads <= MOST_THREADS:
+        raise InputError(f"--threads {args.threads} was given; expected 1 to {MOST_THREADS}")
+    with open_network(args.network, args.weights, args.threads) as runner:
+        if args.json:
+            print(json.dumps({"runner": about(runner)}))
         for _ in range(args.rounds):
             for each in seen(paths, runner, args.seed):
                 if each.fault is not None:

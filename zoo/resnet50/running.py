@@ -95,7 +95,21 @@ class _Clock:
         return done
 
 
-def open_network(path: Path | None, weights: Path | None) -> Runner:
+def about(runner: Runner) -> str:
+    """What runs the network, in words, as the C++ runner says it."""
+    kind = type(runner).__name__
+    if kind == "OnnxRuntimeRunner":
+        import onnxruntime
+
+        return f"ONNX Runtime {onnxruntime.__version__}, CPU"
+    if kind == "TensorRTRunner":
+        from runtime.gpu import find_gpus
+
+        return f"TensorRT {getattr(runner, 'manifest').key.flavor_version}, {find_gpus()[0].name}, CUDA graph"  # noqa: B009
+    return "PyTorch FP32, CPU"
+
+
+def open_network(path: Path | None, weights: Path | None, threads: int | None = None) -> Runner:
     """The runner of an engine or an exported ONNX file, each checked against its manifest; PyTorch where none is named.
 
     Raises InputError, or EngineMismatch for a file that is not what its manifest says.
@@ -106,7 +120,7 @@ def open_network(path: Path | None, weights: Path | None) -> Runner:
         return ReferenceRunner(recipe_of(weights))
     if weights is not None:
         raise InputError("--weights are PyTorch's, but --network was given too: leave one of them out")
-    runner = _opened(path)
+    runner = _opened(path, threads)
     try:
         check_network(path, runner)
     except InputError:
@@ -115,7 +129,7 @@ def open_network(path: Path | None, weights: Path | None) -> Runner:
     return runner
 
 
-def _opened(path: Path) -> Runner:
+def _opened(path: Path, threads: int | None) -> Runner:
     if path.suffix == ".engine":
         from runtime.engine_file import engine_manifest
         from runtime.tensorrt_runner import TensorRTRunner
@@ -127,7 +141,7 @@ def _opened(path: Path) -> Runner:
         from runtime.onnxruntime_runner import OnnxRuntimeRunner
 
         check_onnx(path)
-        return OnnxRuntimeRunner(path)
+        return OnnxRuntimeRunner(path, threads=threads)
     raise InputError(f"{path} is neither an engine nor an ONNX file; expected a file ending in .engine or .onnx")
 
 
@@ -164,6 +178,7 @@ class ReferenceRunner:
 
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
+        recipe.module()  # now, so that weights are refused before any picture is read
         self.inputs: tuple[TensorSpec, ...] = tuple(recipe.inputs)
         self.outputs: tuple[TensorSpec, ...] = tuple(recipe.outputs)
 
