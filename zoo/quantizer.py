@@ -29,12 +29,14 @@ def with_qdq(
     nodes: Sequence[str],
     ranges: Mapping[str, float] | None = None,
     outputs: bool = True,
+    wide_weights: bool = False,
 ) -> Path:
     """Write `target`, the FP32 `model` with Q/DQ pairs around `nodes`, convolutions and products with weights.
 
     `calibration` are the graph's inputs, samples first; `ranges` are largest magnitudes of a node's activation, by the
     node's name, that training found and no calibration shall. Without `outputs` only what goes into a node is rounded,
-    and for that node alone: norms and the residual stream take it as it is.
+    and for that node alone: norms and the residual stream take it as it is. With `wide_weights` the file keeps weights
+    in FP32 behind a Q/DQ pair, as parsers of TensorRT 8 want them; else it has them in INT8.
 
     Raises InputError where a node is not of the graph or none is given, ToolchainError where the quantizer fails.
     """
@@ -73,6 +75,7 @@ def with_qdq(
                     "DedicatedQDQPair": True,
                     "QuantizeBias": False,  # to INT32, of which TensorRT's parser has no DequantizeLinear
                     "TensorQuantOverrides": own,
+                    "AddQDQPairToWeight": wide_weights,
                     "OpTypesToExcludeOutputQuantization": [] if outputs else ["Conv", "Gemm", "MatMul"],
                 },
             )

@@ -82,7 +82,7 @@ class TensorRTPeer:
             self._runner = TensorRTRunner(path, lanes=1, cuda_graph=self._cuda_graph)
             self._runner_path = path
         shape = (batch, *engine.outputs[0].shape[1:])
-        self._out = np.empty(shape, np.uint8)
+        self._out = np.empty(shape, engine.outputs[0].numpy_dtype)
         for _ in range(_WARM_UP):
             self.run(np.zeros((batch, *engine.inputs[0].shape[1:]), np.uint8))
 

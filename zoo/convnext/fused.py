@@ -117,6 +117,8 @@ def fused(model: ConvNeXt) -> ConvNeXt:
         raise InputError(f"channels {model.config.channels}; fused blocks expect multiples of {_LEAST_CHANNELS}")
     model = copy.deepcopy(model).eval().requires_grad_(False)
     for blocks in model.stages:
+        assert isinstance(blocks, nn.Sequential)
         for index, block in enumerate(blocks):
+            assert isinstance(block, Block)
             blocks[index] = FusedBlock(block, model.config.activation)
     return model

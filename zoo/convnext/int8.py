@@ -101,17 +101,20 @@ def logits(each: Quantized, images: Tensor) -> Tensor:
         return each.network(prepared(images, each.network.config.resolution))
 
 
-def write(each: Quantized, target: Path, calibration: np.ndarray) -> Path:
+def write(each: Quantized, target: Path, calibration: np.ndarray, wide_weights: bool = False) -> Path:
     """Write the Q/DQ graph to `target` with the FP32 one beside it, uint8 `[B,R,R,3]` in, logits out, any batch.
 
-    `calibration` is uint8 `[N,R,R,3]`: the quantizer runs it, though the ranges are those of `each`.
+    `calibration` is uint8 `[N,R,R,3]`: the quantizer runs it, though the ranges are those of `each`; `wide_weights` is
+    the quantizer's.
     """
     recipe = convnext(copy.deepcopy(each.network).cpu(), target.stem)
     neutral = export(recipe, target.with_name(f"{target.stem}_fp32.onnx"), "fp32").path
     model = load(lower(neutral, "decomposed", BatchProfile(1, 1, _MOST_BATCH)).path)
     nodes = {layer: node_of(model, layer) for layer in each.layers}
     ranges = {nodes[layer]: most for layer, most in each.magnitudes.items()}
-    return with_qdq(model, target, {"image": calibration}, list(nodes.values()), ranges, outputs=False)
+    return with_qdq(
+        model, target, {"image": calibration}, list(nodes.values()), ranges, outputs=False, wide_weights=wide_weights
+    )
 
 
 def node_of(model: ir.Model, layer: str) -> str:

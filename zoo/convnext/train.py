@@ -16,11 +16,10 @@ from typing import Any
 
 from runtime.errors import InputError
 from zoo.command import Parser, run
-from zoo.convnext.activations import ACTIVATIONS
-from zoo.convnext.config import FULL, TINY, macs, parameter_count
+from zoo.convnext.config import macs, parameter_count
+from zoo.convnext.source import SIZES, add_data, add_device, add_size, data_of, device_of
 
 ROW_NAMES = ("vanilla", "compile", "amp", "both")
-SIZES = {"full": FULL, "tiny": TINY}
 _MOST = {"epochs": 1000, "batch": 4096}
 METHOD = (
     "one process, row after row, each with the same initial weights and order of pictures; pictures lie on the device "
@@ -36,19 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Train a ConvNeXt as it is, compiled, with AMP, and both.",
         "python -m zoo.convnext.train --data tiny-imagenet-200 --rows vanilla compile amp both --epochs 30",
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", type=Path, metavar="FOLDER", help="in Tiny-ImageNet's layout")
-    source.add_argument(
-        "--synthetic", type=int, metavar="N", help="the drawn stand-in with N pictures a class, in memory"
-    )
-    parser.add_argument("--classes", type=int, default=200, help="of the drawn stand-in (default: 200)")
+    add_data(parser, required=True)
     parser.add_argument("--rows", nargs="+", choices=ROW_NAMES, default=list(ROW_NAMES), help="(default: all four)")
     parser.add_argument("--epochs", type=int, default=30, help="(default: 30)")
     parser.add_argument("--batch", type=int, default=128, help="(default: 128)")
-    parser.add_argument("--activation", choices=tuple(ACTIVATIONS), default="gelu", help="(default: gelu)")
-    parser.add_argument("--size", choices=tuple(SIZES), default="full", help="tiny: 32 px, for a CPU (default: full)")
+    add_size(parser)
     parser.add_argument("--seconds", type=float, help="start no epoch after so many, over all rows")
-    parser.add_argument("--device", choices=("cuda", "cpu"), help="(default: cuda where there is one)")
+    add_device(parser)
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/convnext"), help="(default: runs/convnext)")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="the result (default: training.json in --out)")
@@ -63,19 +56,12 @@ def _train(args: argparse.Namespace) -> int:
         raise InputError(f"--seconds {args.seconds:g}; expected a positive number")
     if not 0 <= args.seed < 1 << 31:
         raise InputError(f"--seed {args.seed}; expected 0 to {(1 << 31) - 1}")
-    import torch
-
     from bench.machine import machine
     from bench.schema import SCHEMA, write_result
     from zoo.convnext.checkpoint import save
-    from zoo.convnext.data import load_folder, synthetic
     from zoo.convnext.loop import Plan, train_row
 
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: this PyTorch sees no GPU; leave it out, or give --device cpu")
-    count = args.synthetic if args.synthetic is not None else 1
-    data = load_folder(args.data) if args.data else synthetic(count, max(count // 10, 1), args.classes)
+    device, data = device_of(args), data_of(args)
     if len(data.train) < args.batch:
         raise InputError(f"--batch {args.batch} of {len(data.train)} pictures to learn from; expected at most as many")
     config = replace(SIZES[args.size], activation=args.activation, classes=data.classes)
