@@ -32,7 +32,7 @@ SERVING := .venv-serving
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run engines plugin bench report accuracy test test-all test-gpu test-serving serve serve-text2image lint train-demo clean
+.PHONY: help run engines plugin cpp-runner bench report accuracy test test-all test-gpu test-serving serve serve-text2image lint train-demo clean
 
 help: ## what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -100,6 +100,10 @@ engines: $(VENV)/.ready ## engines of MODELS in PRECISIONS, built once per GPU
 
 plugin: ## the C++ library that launches fused kernels inside an engine
 	@$(PYTHON) -m engines.plugin.build $(foreach folder,$(HEADERS),--headers $(folder))
+
+cpp-runner: ## ResNet50's runner in C++, without Python; for engines, too, where HEADERS names TensorRT's headers
+	@cmake -S runtime/cpp -B build/runtime-cpp -DTENSORRT_INCLUDE="$(firstword $(HEADERS))" > /dev/null
+	@cmake --build build/runtime-cpp --parallel $(JOBS)
 
 bench: $(VENV)/.ready ## MODEL in every way it runs here, its ladder, the codecs: build/bench/report/index.html
 	$(plugin_first)
