@@ -53,6 +53,12 @@ def add_builder_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--optimization-level", type=int, choices=range(6), help="the builder's effort, 0 to 5 (default: TensorRT's, 3)"
     )
+    parser.add_argument(
+        "--refit",
+        action="store_true",
+        help="make an engine that takes new weights without being built again (engines.refit); has no kernels of"
+        " ours in it",
+    )
     options.opset(parser)
 
 

@@ -114,6 +114,7 @@ def build_request(args: argparse.Namespace, recipe: Recipe, update: Update) -> B
         targets=targets,
         workspace_mib=args.workspace,
         optimization_level=args.optimization_level,
+        refit=getattr(args, "refit", False),
         judge=recipe.judge,
         root=Path(args.build_dir) / "engines",
         command=rebuild_command(args),
@@ -169,6 +170,7 @@ def rebuild_command(args: argparse.Namespace) -> str:
     for name in ("policy", "targets", "workspace", "optimization_level"):
         if getattr(args, name, None) is not None:
             words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    words += ["--refit"] if getattr(args, "refit", False) else []
     if args.build_dir != Path(DEFAULT_BUILD_FOLDER):
         words += ["--build-dir", str(args.build_dir)]
     if args.opset != 17:

@@ -35,6 +35,8 @@ from engines.lowering import Choose, Lowered, lower
 from engines.overflow import check_range, fixed_batch
 from engines.process import Progress, run_child
 from engines.proxy import proxy_gate
+from engines.refit import OPTION as REFIT
+from engines.refit import structure_sha256
 from engines.store import DEFAULT_ROOT, engine_path, find_engine
 from engines.validation import Validation
 from runtime.errors import AccuracyError, EngineMismatch, InputError, ToolchainError
@@ -70,6 +72,7 @@ _DECIDING = (
         "form.py",
         "layer_types.py",
         "child.py",
+        "refit.py",
     ),
     *("fused_attention.py", "fused_node.py", "fused_problem.py"),
     *("fold.py", "fold_layout.py", "fold_norm.py", "fold_rope.py", "new_data.py"),
@@ -91,8 +94,8 @@ class BuildRequest:
 
     `attention` is one of `engines.attention.FORMS` or `auto`; `linear` one of `engines.form.LINEAR_FORMS`; `flavor` a
     flavor, its name or `auto`; `targets` are compute capabilities to build ahead of time for, none to let the machine
-    decide; `judge` is the metric and threshold that a filed engine must have been judged by to be taken, None to take
-    any.
+    decide; `refit` makes an engine that takes new weights (`engines.refit`); `judge` is the metric and threshold that a
+    filed engine must have been judged by to be taken, None to take any.
     """
 
     onnx: Path
@@ -106,6 +109,7 @@ class BuildRequest:
     targets: tuple[str, ...] = ()
     workspace_mib: int | None = None
     optimization_level: int | None = None
+    refit: bool = False
     root: Path = DEFAULT_ROOT
     judge: tuple[str, float] | None = None
     command: str = ""
@@ -194,17 +198,22 @@ def choose_flavor(name: str | Flavor) -> Flavor:
 def engine_key(request: BuildRequest, flavor: Flavor) -> EngineKey:
     """Everything that changes the plan."""
     gpu = target_gpu(flavor, request.targets)
-    form = choose_form(request.attention, flavor, request.precision, gpu)
-    linear = choose_linear(request.linear, flavor, request.precision, gpu)
+    form, linear = _forms(request, flavor, gpu)
     targets = () if gpu else (request.targets or AHEAD_OF_TIME_TARGETS)
     if targets and flavor.name != TENSORRT_RTX:
         raise InputError(f"{flavor.name} builds only for the GPU it runs on; leave out --targets")
+    if targets and request.refit:
+        raise InputError(
+            f"{flavor.name} {flavor.version} makes engines that take new weights only on the GPU that runs them: leave "
+            "out --refit, or build there without --targets"
+        )
     memo = request.root.parent / "hashes.json"
     data = request.onnx.with_name(f"{request.onnx.name}.data")
     options: dict[str, Any] = {
         "workspace_mib": request.workspace_mib,
         "optimization_level": request.optimization_level,
         "linear": linear if linear != "tensorrt" else None,
+        REFIT: structure_sha256(request.onnx) if request.refit else None,
         "builder_code": _deciding_code(),
     }
     return EngineKey(
@@ -222,6 +231,19 @@ def engine_key(request: BuildRequest, flavor: Flavor) -> EngineKey:
         kernels=kernels_identity() if form == "plugin" or linear != "tensorrt" else (),
         options={name: value for name, value in options.items() if value is not None},
     )
+
+
+def _forms(request: BuildRequest, flavor: Flavor, gpu: Gpu | None) -> tuple[str, str]:
+    """Of attention and of linear layers. With `refit` those of TensorRT's own: fused kernels' weights are turned and
+    folded on lowering, in ways that depend on the weights, and are fields of plugins then, which no refitter knows.
+    """
+    if not request.refit:
+        form = choose_form(request.attention, flavor, request.precision, gpu)
+        return form, choose_linear(request.linear, flavor, request.precision, gpu)
+    if request.attention == "plugin" or request.linear == "plugin":
+        raise InputError("an engine with kernels of ours takes no new weights: leave out --refit, or the plugin form")
+    attention = fallback_form(flavor) if request.attention == "auto" else request.attention
+    return choose_form(attention, flavor, request.precision, gpu), "tensorrt"
 
 
 def target_gpu(flavor: Flavor, targets: Sequence[str]) -> Gpu | None:

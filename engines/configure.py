@@ -40,6 +40,8 @@ def configure(
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options["workspace_mib"]) * _MIB)
     if options.get("optimization_level") is not None:
         config.builder_optimization_level = int(options["optimization_level"])
+    if options.get("refit"):
+        config.set_flag(trt.BuilderFlag.REFIT)
     # The inspector needs this to say which kernel and precision each layer got.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if monitor is not None and hasattr(config, "progress_monitor"):

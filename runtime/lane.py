@@ -65,6 +65,10 @@ class Lane:
             self._done.record(self._stream)
             self._done.synchronize()
 
+    def forget(self) -> None:
+        """Let go of all that was prepared; it is made again when it is asked for."""
+        self._close_replays()
+
     def close(self) -> None:
         """Free all of it, once."""
         self._resources.close()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from runtime import cuda
 from runtime.errors import EngineMismatch, InputError, ToolchainError
 from runtime.manifest import Manifest, rebuild_advice
+from runtime.refit import Refitted, refit
 from runtime.runner import DYNAMIC, TensorSpec, element_count
 
 # TensorRT's DataType, by name: numpy's name for it.
@@ -77,6 +81,10 @@ class LoadedEngine:
             sizes[spec.name] = max(sizes[spec.name], int(context.get_max_output_size(spec.name)))
         self._tensor_bytes = sizes
         return sizes
+
+    def refit(self, weights: Mapping[str, np.ndarray]) -> Refitted:
+        """New weights, as `runtime.refit` has it; contexts and graphs made before must be closed, and nothing run."""
+        return refit(self._trt, self.log, self._engine, weights)
 
     def close(self) -> None:
         """Let go of it; contexts that are still there keep it alive."""

@@ -21,6 +21,7 @@ from runtime.loaded_engine import LoadedEngine, ShapeSet, make_log
 from runtime.manifest import Manifest
 from runtime.plugins import find_plugin, is_plugin, load_plugin, needs_plugin
 from runtime.pool import Pool
+from runtime.refit import Refitted
 from runtime.runner import check_feed
 
 WAITS = ("spin", "block")
@@ -64,6 +65,7 @@ class TensorRTRunner:
         with contextlib.ExitStack() as stack:
             self.manifest, engine = load_engine(engine_path, flavor, device, plugins)
             stack.callback(engine.close)
+            self._engine, self._refitting = engine, threading.Lock()
             self.inputs, self.outputs = engine.inputs, engine.outputs
             self._wanted = [(spec.name, spec.numpy_dtype) for spec in self.inputs]
             self._known: set[ShapeSet] = set()
@@ -92,6 +94,40 @@ class TensorRTRunner:
         Raises InputError also where `outputs` are not the outputs, of their types and shapes.
         """
         self._run(feed, outputs, timeout)
+
+    def refit(self, weights: Mapping[str, np.ndarray], timeout: float | None = None) -> Refitted:
+        """Replace the engine's weights by those of the same names (`engines.refit` has them of an ONNX file).
+
+        Running calls end first, for at most `timeout` seconds each, and others wait until it is done. Contexts and CUDA
+        graphs are made anew, since TensorRT does not say that those from before see new weights. Raises InputError for
+        weights that are not the engine's, which then stays as it was, and Busy as `infer` does. After another failure
+        nobody knows what the engine holds, so that this runner refuses every later call.
+        """
+        held: list[Lane] = []
+        with self._refitting:  # two that have some of the lanes each would wait for one another
+            try:
+                for _ in range(self.lanes):
+                    one: list[Lane] = []
+                    try:
+                        self._pool.take(timeout, one)
+                    finally:
+                        held += one
+                return self._refit(held, weights)
+            finally:
+                self._pool.give_all(held)
+
+    def _refit(self, lanes: Sequence[Lane], weights: Mapping[str, np.ndarray]) -> Refitted:
+        try:
+            cuda.use_device(self._device)
+            for lane in lanes:
+                lane.forget()
+            return self._engine.refit(weights)
+        except InputError:
+            raise
+        except BaseException as error:
+            text = f"new weights were put half in place ({' '.join(str(error).split())[:200]}); make a new runner"
+            self._pool.fail(error if isinstance(error, GpuLost) else ToolchainError(text))
+            raise
 
     def close(self) -> None:
         """Refuse new calls and those that wait, let the running ones end, free all; a second call does nothing."""

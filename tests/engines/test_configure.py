@@ -14,7 +14,7 @@ from runtime.errors import InputError
 DataType = IntEnum("DataType", "FLOAT HALF INT32 UINT8", start=0)
 _MOVING = "CONSTANT SHAPE CAST IDENTITY SHUFFLE SLICE CONCATENATION GATHER"
 LayerType = IntEnum("LayerType", f"{_MOVING} NORMALIZATION PLUGIN_V2 MATRIX_MULTIPLY SOFTMAX TOPK", start=0)
-BuilderFlag = IntEnum("BuilderFlag", "FP16 OBEY_PRECISION_CONSTRAINTS TF32", start=0)
+BuilderFlag = IntEnum("BuilderFlag", "FP16 OBEY_PRECISION_CONSTRAINTS TF32 REFIT", start=0)
 
 
 class Layer:
@@ -235,6 +235,12 @@ def test_options_and_the_inspectors_detail():
     assert config.pool == {"workspace": 512 << 20} and config.builder_optimization_level == 4
     assert config.profiling_verbosity == "detailed"
     assert not hasattr(configure(*fake("10.3.0"), network(), request(), None), "builder_optimization_level")
+
+
+def test_an_engine_that_takes_new_weights_has_the_flag():
+    for version in ("8.6.0", "10.3.0"):
+        assert BuilderFlag.REFIT in configure(*fake(version), network(), request(refit="0123"), None).flags
+        assert BuilderFlag.REFIT not in configure(*fake(version), network(), request(), None).flags
 
 
 def test_targets_are_for_tensorrt_rtx():
