@@ -48,8 +48,7 @@ class PixelsLowering:
         for direction, image in images_of(model):
             try:
                 way = way_in(image) if direction == "in" else way_out(image)
-                read = [image] if direction == "in" else [way.source]
-                problem = replace(way.problem, batch=batch_of(read, self.batch, self.symbols))
+                problem = replace(way.problem, batch=batch_of([image], self.batch, self.symbols))
                 kernel = self.planner(problem)
             except (Unsupported, InputError) as reason:  # InputError: a compiler is missing, and nobody compiled it
                 lowered.append(LoweredNode(str(image.name), "tensorrt", str(reason)))
@@ -125,8 +124,7 @@ def _write(way: Way, p: PixelsProblem, kernel: FusedKernel, model: ir.Model) -> 
         cast = new_node("Cast", [made], {"to": int(ir.DataType.UINT8)}, f"{name}/Cast_image", ir.DataType.UINT8)
         nodes, result = [fused, cast], cast.outputs[0]
         made.type = ir.TensorType(levels)
-        result.shape = way.end.shape
-        made.shape = ir.Shape([way.source.shape[0], p.height, p.width, p.channels])
+        made.shape = result.shape = way.end.shape
     graph_of(before).insert_before(before, nodes)
     model.opset_imports[DOMAIN] = 1
     take_over(result, way.end)

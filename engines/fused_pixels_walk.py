@@ -80,17 +80,15 @@ class Walk:
         return not node.attributes  # of opset 6 they are attributes
 
     def _computed(self, op: str, array: np.ndarray, dtype: ir.DataType | None) -> bool:
-        values = array.astype(np.float32)
-        if values.size != 1:
-            try:
-                spread = np.broadcast_to(values, self.where.shape)
-            except ValueError:
-                return False
+        try:
+            spread = np.broadcast_to(array.astype(np.float32), self.where.shape)
+        except ValueError:
+            return False
+        values = array.reshape(-1)[:1].astype(np.float32)
+        if (array != array.reshape(-1)[0]).any():
             values = np.empty(self.where.size, np.float32)
             values[self.where.reshape(-1)] = spread.reshape(-1)
-        elif values.ndim > self.where.ndim:
-            return False
-        self.steps.append(RawStep(op, values.reshape(-1)))
+        self.steps.append(RawStep(op, values))
         # FP32 has more than twice the digits, so that computing in it and rounding is the operation of half precision.
         if dtype in _NARROW and op not in ("max", "min"):
             self.steps.append(RawStep(_NARROW[dtype]))
