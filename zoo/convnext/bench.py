@@ -77,7 +77,7 @@ def _bench(args: argparse.Namespace) -> int:
         "method": METHOD,
         "subject": source.subject(name, network.config, "fp16" if device == "cuda" else "fp32", len(data.val)),
     }
-    bench = Bench(network, data, device, args.rounds, args.turn_ms, time.monotonic() + args.seconds, _say)
+    bench = Bench(name, network, data, device, args.rounds, args.turn_ms, time.monotonic() + args.seconds, _say)
     bench.begin(args.rows or names, args.onnx, args.engine)
     try:
         for batch in args.batch:

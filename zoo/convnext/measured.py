@@ -35,6 +35,7 @@ class Bench:
 
     def __init__(
         self,
+        name: str,
         network: ConvNeXt,
         data: Data,
         device: str,
@@ -43,7 +44,7 @@ class Bench:
         deadline: float,
         say: Callable[[str], None],
     ):
-        self._network, self._data, self._device, self._say = network, data, device, say
+        self._name, self._network, self._data, self._device, self._say = name, network, data, device, say
         self._rounds, self._turn_ms, self._deadline = rounds, turn_ms, deadline
         self._pictures = sized(data.val.images, network.config.resolution)
         self._expected: np.ndarray | None = None
@@ -64,7 +65,7 @@ class Bench:
         for path in onnx:
             spec = {"kind": "onnxruntime", "onnx": str(path), "provider": _provider(kind)}
             seat = self._seat(
-                f"onnxruntime-{path.stem}", f"ONNX Runtime, {spec['provider']}", kind, _precision(path), ""
+                f"onnxruntime-{self._short(path)}", f"ONNX Runtime, {spec['provider']}", kind, _precision(path), ""
             )
             seat["make"] = lambda spec=spec: WorkerRow(spec, sys.executable, self._pictures, Path(self._folder.name))
         for path in engines:
@@ -106,19 +107,19 @@ class Bench:
         self._time(batch, ready)
 
     def _time(self, batch: int, ready: Sequence[dict[str, Any]]) -> None:
-        rounds: dict[str, list[list[float]]] = {}
+        rounds: dict[int, list[list[float]]] = {}
         for number in range(self._rounds):
             if number >= 2 and time.monotonic() > self._deadline:
                 break  # fewer rounds, and the result says how many
             for seat in ready:
                 try:
-                    rounds.setdefault(seat["row"]["name"], []).append(_turn(seat["runs"], self._turn_ms))
+                    rounds.setdefault(id(seat), []).append(_turn(seat["runs"], self._turn_ms))
                 except _FAULTS as error:
                     self._fault(seat, f"timing at batch {batch}: {' '.join(str(error).split())[:200]}")
         flops = 2 * _macs(self._network)
         for seat in ready:
-            if seat["row"]["name"] in rounds:
-                ms = timing(rounds[seat["row"]["name"]])
+            if id(seat) in rounds:
+                ms = timing(rounds[id(seat)])
                 seat["row"]["latency"].append(_latency(batch, ms, flops))
 
     def peers(self) -> list[dict[str, Any]]:
@@ -138,7 +139,9 @@ class Bench:
         """TensorRT 8's INT8 beside its FP16 of the same files, each batch size an engine of its own."""
         python = os.environ.get(python_variable("tensorrt"))
         for path in files:
-            seat = self._seat(f"tensorrt-int8-{path.stem}", "TensorRT 8, an engine for each batch", "gpu", "int8", "")
+            seat = self._seat(
+                f"tensorrt-{self._short(path)}", "TensorRT 8, an engine for each batch", "gpu", "int8", ""
+            )
             if not python or self._device != "cuda":
                 missing = "a GPU" if python else f"{python_variable('tensorrt')}, a Python with TensorRT 8"
                 self._fault(seat, f"INT8 engines need {missing}")
@@ -196,6 +199,10 @@ class Bench:
             "right": round(float((got == self._data.val.labels[:count]).mean()), 5),
             "agree": round(float((got == self._expected[:count]).mean()), 5),
         }
+
+    def _short(self, path: Path) -> str:
+        """A file's name without that of the network, which all of them have."""
+        return path.stem.removeprefix(self._name).strip("-_") or path.stem
 
     def _seat(self, name: str, about: str, device: str, precision: str, reason: str) -> dict[str, Any]:
         row: dict[str, Any] = {"name": name, "about": about, "device": device, "precision": precision}
