@@ -45,7 +45,7 @@ def test_the_node_says_its_problem(name):
     assert stored.attributes["launch"].as_string() == kernel.plan.text()
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp16", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_no_answer_of_a_network_changes(precision):
     def lowered(pixels):
         planners = (StandInPlanner(), "decomposed", LinearStandIn(), None, pixels)
