@@ -1,4 +1,4 @@
-"""`python -m bench.timeline`: where the time of each linear launch of a transformer's block goes, by stamps in the kernel.
+"""`python -m bench.timeline`: where the time of each linear launch of a block goes, by stamps in the kernel.
 
 A few blocks are launched in a row, as a CUDA graph, with kernels that note their multiprocessor's clock at six points
 (`engines.kernels.linear_plan.STAMPS`). What an engine launches has no stamps; the time of a block with and without them
