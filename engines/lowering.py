@@ -30,6 +30,7 @@ from engines.opset import raise_opset
 from engines.qkv_split import split_packed_qkv
 from runtime.errors import InputError, ToolchainError
 from runtime.files import atomic_path, exclusive
+from runtime.onnx_guard import check_onnx
 
 # A graph whose attention is lowered, and how its linear layers would be; to a choice for layers by name.
 Choose = Callable[[ir.Model, LinearLowering], Mapping[str, Choice]]
@@ -118,11 +119,12 @@ def lower(
 
 def load(path: Path) -> ir.Model:
     """Read a graph, its weights left in their file. Raises InputError where it is missing or not ONNX."""
+    if not path.exists():
+        raise InputError(f"there is no ONNX file {path}: `cat2dog export` writes it")
+    check_onnx(path)
     try:
         return ir.load(path)
-    except FileNotFoundError as error:
-        raise InputError(f"there is no ONNX file {path}: `cat2dog export` writes it") from error
-    except (ValueError, TypeError, KeyError, OSError, _decode_error()) as error:
+    except (ValueError, TypeError, KeyError, OSError, ir.serde.SerdeError, _decode_error()) as error:
         raise InputError(f"{path} is not an ONNX file ({' '.join(str(error).split())[:200]})") from error
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import InputError, MissingExtra, ToolchainError
+from runtime.onnx_guard import check_onnx
 from runtime.runner import DYNAMIC, TensorSpec, check_feed
 
 _DTYPES = {
@@ -64,6 +65,7 @@ class OnnxRuntimeRunner:
             raise InputError(
                 f"{path} does not exist or is no file; expected an ONNX file: make it with `cat2dog export`"
             )
+        check_onnx(path)
         wanted = [PROVIDERS.get(name, name) for name in providers]
         _check_available(onnxruntime, wanted)
         if PROVIDERS["cuda"] in wanted:

@@ -98,9 +98,7 @@ def test_closed_twice_then_refused(inverter):
 
 def test_missing_external_data(inverter):
     (inverter.parent / "inverter.onnx.data").unlink()
-    with pytest.raises(
-        InputError, match=r"inverter\.onnx cannot be loaded by ONNX Runtime: .*inverter\.onnx\.data"
-    ) as e:
+    with pytest.raises(InputError, match=r"inverter\.onnx cannot be loaded: .*inverter\.onnx\.data") as e:
         OnnxRuntimeRunner(inverter)
     assert "\n" not in str(e.value)
 
@@ -109,7 +107,7 @@ def test_missing_external_data(inverter):
 def test_not_onnx(content, tmp_path, capfd):
     path = tmp_path / "m.onnx"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"m\.onnx cannot be loaded by ONNX Runtime: .+") as error:
+    with pytest.raises(InputError, match=r"m\.onnx is not an ONNX file \(.+\)") as error:
         OnnxRuntimeRunner(path)
     assert "\n" not in str(error.value)
     assert capfd.readouterr().err == ""
