@@ -85,6 +85,8 @@ def read(path: str | os.PathLike[str]) -> OnnxFile:
                 f"{manifest} is of schema {fields['schema']} for {fields['path']}, not of {SCHEMA} for {path.name}: "
                 "export the model again"
             )
+        if set(fields["files"]) != {path.name, data_path(path).name}:
+            raise InputError(f"{manifest} is of other files than {path.name} and its data: export the model again")
         return OnnxFile(**{**fields, "path": path})
     except (TypeError, KeyError) as error:
         raise InputError(f"{manifest} lacks or has odd fields ({error}): export the model again") from error
