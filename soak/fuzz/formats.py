@@ -66,7 +66,7 @@ def _onnx_manifest(path: Path) -> None:
 
 
 def _onnx_manifests() -> list[bytes]:
-    files = {"x.onnx": {"size": 1, "mtime_ns": 1, "sha256": "0"}}
+    files = {name: {"size": 1, "mtime_ns": 1, "sha256": "0"} for name in ("x.onnx", "x.onnx.data")}
     made = onnx_file.OnnxFile(Path("x.onnx"), {}, files, [], [], 0, {}, 1.0, 1, "2026", {})
     return [json.dumps({**vars(made), "path": "x.onnx"}).encode()]
 
