@@ -6,8 +6,6 @@ Needs numpy only: the gate of an engine runs under the flavor's own Python.
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,24 +17,11 @@ from runtime.errors import InputError
 from runtime.files import atomic_path
 from runtime.judge import scores
 from runtime.manifest import Gate
+from runtime.npz import read_npz
 from runtime.runner import Runner
 
 _INPUT, _OUTPUT, _ABOUT = "input.", "output.", "about"
 _MOST_BYTES = 4 << 30
-# What numpy and zipfile raise for files that are damaged, or no archive at all.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    TypeError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-    SyntaxError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True)
@@ -74,16 +59,12 @@ class Validation:
     def load(cls, path: str | os.PathLike[str]) -> Validation:
         """Read what `save` wrote; nothing is unpickled. Raises InputError for anything else."""
         try:
-            with zipfile.ZipFile(path) as archive:
-                size = sum(member.file_size for member in archive.infolist())
-            if size > _MOST_BYTES:
-                raise ValueError(f"it holds {size} bytes, more than {_MOST_BYTES}")
-            with np.load(path, allow_pickle=False) as arrays:
-                metric, threshold, against = (str(part) for part in arrays[_ABOUT])
-                feed = {name[len(_INPUT) :]: arrays[name] for name in arrays.files if name.startswith(_INPUT)}
-                expected = {name[len(_OUTPUT) :]: arrays[name] for name in arrays.files if name.startswith(_OUTPUT)}
+            arrays = read_npz(path, _MOST_BYTES)
+            metric, threshold, against = (str(part) for part in arrays[_ABOUT])
+            feed = {name[len(_INPUT) :]: array for name, array in arrays.items() if name.startswith(_INPUT)}
+            expected = {name[len(_OUTPUT) :]: array for name, array in arrays.items() if name.startswith(_OUTPUT)}
             return cls(feed, expected, metric, float(threshold), against)
-        except _UNREADABLE as error:
+        except (ValueError, KeyError, TypeError, MemoryError) as error:
             raise InputError(f"{Path(path)} is no validation file ({' '.join(str(error).split())[:200]})") from error
 
 
