@@ -32,7 +32,7 @@ SERVING := .venv-serving
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run engines plugin cpp-runner bench report accuracy test test-all test-gpu test-serving serve serve-text2image lint train-demo clean
+.PHONY: help run engines plugin cpp-runner bench report accuracy test test-all test-gpu test-serving test-serving-all serve serve-text2image lint train-demo clean
 
 help: ## what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -135,6 +135,9 @@ test-gpu: $(VENV)/.ready-test ## what needs a GPU, some of it an engine too: CAT
 test-serving: $(VENV)/.ready $(SERVING)/.ready-text2image ## the server and model repositories, with a real Triton; CI runs it, too
 	@OMP_NUM_THREADS=1 $(SERVING)/bin/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadfile tests/serving
 
+test-serving-all: $(VENV)/.ready $(SERVING)/.ready-text2image ## the server's long tests: ten thousand requests, kills, throughput
+	@OMP_NUM_THREADS=1 $(SERVING)/bin/python -m pytest -m "slow and not gpu" tests/serving
+
 serve: $(VENV)/.ready $(SERVING)/.ready ## $(MODEL) on Triton Inference Server, until Ctrl-C
 	@$(BIN)/cat2dog serve --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION) $(SERVE)
 
@@ -142,11 +145,12 @@ serve-text2image: $(SERVING)/.ready-text2image ## the diffusers folder PIPELINE 
 	@test -n "$(PIPELINE)" || { echo "error: which pipeline? make $@ PIPELINE=folder" >&2; exit 2; }
 	@$(SERVING)/bin/python -m serving.text2image_server --pipeline "$(PIPELINE)" $(SERVE)
 
-lint: $(VENV)/.ready-test ## ruff, mypy and the house's import rules
+lint: $(VENV)/.ready-test ## ruff, mypy, the house's import rules, the Dockerfile
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
+	@if test -x $(BIN)/hadolint; then $(BIN)/hadolint serving/Dockerfile; else echo "lint: no hadolint for this machine"; fi
 
 train-demo: $(VENV)/.ready-train ## train tiny-128 again on one GPU, as training/README.md tells
 	@OMP_NUM_THREADS=1 $(BIN)/python -m training.train --model tiny-128 --out runs/tiny-128 --minutes $(MINUTES) \

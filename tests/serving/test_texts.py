@@ -40,7 +40,7 @@ def test_the_dockerfile_says_that_it_was_not_run_and_copies_what_is_there():
         if line.startswith("COPY"):
             *sources, _ = line.split()[1:]
             assert all((ROOT / source).exists() for source in sources), line
-    assert "@" not in DOCKERFILE and "USER serving" in DOCKERFILE
+    assert "@" not in DOCKERFILE and "USER 10001" in DOCKERFILE
 
 
 def test_pytriton_is_the_same_everywhere():
