@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 import numpy as np
+from pytriton.client.exceptions import PyTritonClientError
 from pytriton.exceptions import PyTritonError
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
 from pytriton.model_config.common import QueuePolicy, TimeoutAction
@@ -24,6 +25,7 @@ from serving.binding import Binding
 from serving.front import Front
 from serving.function import Field, Function, StreamFunction
 from serving.log import JsonLog, LineLog, LogHandler
+from serving.proxy import with_patience
 from serving.settings import Settings, libpython_folder
 from serving.streams import LastOnly, StreamBinding, Turns
 from serving.tally import Tally
@@ -68,6 +70,7 @@ class Host:
             function.warm_up()
             self._log("warm-up", function=function.name, seconds=time.monotonic() - began)
         _add_library_folder(str(libpython))
+        with_patience()
         began = time.monotonic()
         try:
             self._triton = self._make_triton()
@@ -78,7 +81,7 @@ class Host:
             self._triton.run()
             self._front = Front(self._functions, self.settings, self._log, self.tally, self._arrivals)
             self._front.start()
-        except (PyTritonError, OSError) as error:
+        except (PyTritonError, PyTritonClientError, OSError) as error:
             self.close()
             raise ToolchainError(f"Triton does not start: {' '.join(str(error).split())}; the log says more") from error
         here = self.settings

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from serving.client import AsyncClient
-from serving.loops import Load, Round, together
+from serving.loops import Load, Round, some_pixels, together
 
 _MOST_CLIENTS = 1024
 _MOST_PROCESSES = 32
@@ -44,26 +44,31 @@ class Plan:
     seconds: float
 
 
-def measure(plan: Plan, processes: int) -> list[dict[str, Any]]:
-    """Every round, one after the other, after a short warm-up; clients and rates are shared out over the processes."""
+def measure(plan: Plan, processes: int) -> tuple[list[dict[str, Any]], str]:
+    """Every round, one after the other, after a short warm-up; and the SHA-256 of the answers, empty where they differ.
+
+    Clients and rates are shared out over the processes.
+    """
     manager = SyncManager(ctx=multiprocessing.get_context("spawn"))
     with manager, ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         barrier = manager.Barrier(processes)
         parts = [pool.submit(_part, plan, number, processes, barrier) for number in range(processes)]
-        rounds = [together(each) for each in zip(*(part.result() for part in parts), strict=True)]
+        made, digests = zip(*(part.result() for part in parts), strict=True)
+    rounds = [together(each) for each in zip(*made, strict=True)]
     pictures = 1 if isinstance(plan.image, bytes) else len(plan.image)
     heads: list[dict[str, Any]] = [{"loop": "closed", "clients": each} for each in plan.clients]
     for round in rounds[len(heads) :]:
         heads.append({"loop": "open", "offered_per_second": float(f"{round.sent / plan.seconds:.2f}")})
-    return [{**head, "pictures": pictures, **round.facts(pictures)} for head, round in zip(heads, rounds, strict=True)]
+    told = [{**head, "pictures": pictures, **round.facts(pictures)} for head, round in zip(heads, rounds, strict=True)]
+    return told, digests[0] if len(set(digests)) == 1 else ""
 
 
-def _part(plan: Plan, number: int, processes: int, barrier: Barrier) -> list[Round]:
+def _part(plan: Plan, number: int, processes: int, barrier: Barrier) -> tuple[list[Round], str]:
     """One process's share of all rounds; they begin together."""
     return asyncio.run(_rounds(plan, number, processes, barrier))
 
 
-async def _rounds(plan: Plan, number: int, processes: int, barrier: Barrier) -> list[Round]:
+async def _rounds(plan: Plan, number: int, processes: int, barrier: Barrier) -> tuple[list[Round], str]:
     made = []
     async with AsyncClient(plan.url) as client:
         load = Load(client, plan.function, plan.image)
@@ -75,7 +80,7 @@ async def _rounds(plan: Plan, number: int, processes: int, barrier: Barrier) -> 
         for rate in plan.rates:
             barrier.wait(_PATIENCE)
             made.append(await load.open(rate / processes, plan.seconds))
-    return made
+    return made, load.sha256
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,10 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--rates takes more than 0, up to 10000, --processes 1 to {_MOST_PROCESSES}")
     function, image = _asked(parser, args)
     plan = Plan(args.url, function, image, tuple(args.clients), tuple(args.rates), args.seconds)
-    rounds = measure(plan, args.processes)
+    rounds, digest = measure(plan, args.processes)
     sent = {"image_bytes": len(image)} if isinstance(image, bytes) else {"pixels": list(image.shape)}
-    print(json.dumps({"function": function, **sent, "processes": args.processes, "rounds": rounds}, indent=2))
-    good = all(each["wrong"] == 0 for each in rounds) and any(each["answered"] for each in rounds)
+    facts = {"function": function, **sent, "processes": args.processes, "sha256": digest, "rounds": rounds}
+    print(json.dumps(facts, indent=2))
+    good = bool(digest) and all(each["wrong"] == 0 for each in rounds) and any(each["answered"] for each in rounds)
     return 0 if good else 1
 
 
@@ -115,8 +121,7 @@ def _asked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[s
             parser.error(f"{args.image} cannot be read: {error.strerror}")
     if not (1 <= args.pixels <= 4096 and 1 <= args.batch <= 64):
         parser.error("--pixels takes 1 to 4096, --batch 1 to 64")
-    shape = (args.batch, args.pixels, args.pixels, 3)
-    return f"{args.function}_{args.pixels}", np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    return f"{args.function}_{args.pixels}", some_pixels(args.batch, args.pixels)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 import time
 from collections import Counter
@@ -56,6 +57,11 @@ def together(rounds: Sequence[Round]) -> Round:
     )
 
 
+def some_pixels(batch: int, resolution: int) -> np.ndarray:
+    """uint8 `[batch,R,R,3]`, always the same: whoever runs them can compare what came of it."""
+    return np.random.default_rng(0).integers(0, 256, (batch, resolution, resolution, 3), np.uint8)
+
+
 def percentiles(times: Sequence[float]) -> dict[str, float] | None:
     """p50, p95, p99 and the largest, in milliseconds, by nearest rank; None where there are no times."""
     if not times:
@@ -96,6 +102,13 @@ class Load:
         self._expected = answer if self._expected is None else self._expected
         round.wrong += not np.array_equal(answer, self._expected)  # type: ignore[arg-type]
 
+    @property
+    def sha256(self) -> str:
+        """Of the first answer, which all others are held against; empty where there was none."""
+        if self._expected is None:
+            return ""
+        return hashlib.sha256(_raw(self._expected)).hexdigest()
+
     async def closed(self, clients: int, seconds: float) -> Round:
         """So many clients, each with one request under way."""
         round, began = Round(), time.monotonic()
@@ -123,3 +136,8 @@ class Load:
         await asyncio.gather(*under_way)
         round.seconds = time.monotonic() - began
         return round
+
+
+def _raw(answer: dict[str, Any] | np.ndarray) -> bytes:
+    parts = list(answer.values()) if isinstance(answer, dict) else [answer.tobytes()]
+    return b"".join(each if isinstance(each, bytes) else str(each).encode() for each in parts)

@@ -108,6 +108,35 @@ def test_triton_reads_the_configurations_and_misses_its_backend_alone(tmp_path, 
     assert "successfully loaded 'tiny-16_decode'" in text and "successfully loaded 'tiny-16_encode'" in text
 
 
+# Ways to spoil our configuration of a network, and what Triton's own parser then says of it.
+SPOILT = {
+    "unknown": ("max_batch_size:", "most_batch_size:", 'no field named "most_batch_size"'),
+    "type": ("TYPE_UINT8", "TYPE_UINT9", '"TYPE_UINT9"'),
+    "number": ("count: 2", 'count: "two"', "Expected integer"),
+    "graph": ("graphs: true", "graphs: perhaps", '"perhaps"'),
+    "map": ("cc_model_filenames {", "cc_model_filename {", 'no field named "cc_model_filename"'),
+    "warm-up": ("random_data: true", "random_datum: true", 'no field named "random_datum"'),
+}
+
+
+def test_tritons_parser_refuses_what_is_spoilt_and_names_it(tmp_path, triton_home):
+    write_repository(tmp_path / "out", [write_plan(tmp_path / "e")], Tuning(instances=2), Limits())
+    models = tmp_path / "out/models"
+    config = (models / "tiny-16/config.pbtxt").read_text()
+    shutil.rmtree(models)
+    for name, (right, wrong, _) in SPOILT.items():
+        assert right in config, (right, config)
+        (models / name / "1").mkdir(parents=True)
+        (models / name / "config.pbtxt").write_text(config.replace(right, wrong, 1).replace("tiny-16", name))
+    log = tmp_path / "log"
+    with serving(tmp_path / "out", triton_home, log) as (process, _):
+        process.wait(60)
+    lines = log.read_text().splitlines()
+    for name, (_, _, said) in SPOILT.items():
+        assert any(said in line for line in lines), (name, said, lines)
+    assert not any("unable to find backend" in line for line in lines)  # none of them came as far as that
+
+
 @pytest.fixture(scope="module")
 def answering(tmp_path_factory, triton_home):
     folder = tmp_path_factory.mktemp("repository")

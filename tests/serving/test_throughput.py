@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 
 import pytest
 
 pytest.importorskip("pytriton", reason="PyTriton is in the serving environment: make test-serving")
 
-import numpy as np
-
 from bench.serving_bare import rate
 from serving.load import Plan, measure
+from serving.loops import some_pixels
 from tests.serving.conftest import started
 from tests.serving.sleeper import BATCH, LANES, SIDE, opened
 
@@ -23,10 +23,11 @@ MS = 6.5
 def test_batches_of_pixels_come_through_as_fast_as_the_network_takes_them(record_property):
     with opened(MS) as runner:
         alone = rate(runner, BATCH, LANES, 3.0)
-    batch = np.random.default_rng(0).integers(0, 256, (BATCH, SIDE, SIDE, 3), np.uint8)
+    batch = some_pixels(BATCH, SIDE)
     with started([sys.executable, "-m", "tests.serving.sleeper", str(MS), "--tensors"]) as server:
         server.event("ready")
-        rounds = measure(Plan(server.grpc, f"cat2dog_{SIDE}", batch, (4, 6, 8), (), 4.0), 1)
+        rounds, digest = measure(Plan(server.grpc, f"cat2dog_{SIDE}", batch, (4, 6, 8), (), 4.0), 1)
+    assert digest == hashlib.sha256((255 - batch).tobytes()).hexdigest()
     assert all(each["wrong"] == each["refused"] == 0 for each in rounds)
     best = max(each["pictures_per_second"] for each in rounds)
     record_property("measured", f"{alone:.0f} pictures a second alone, {best:.0f} through the server")
