@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from runtime.errors import InputError
 from runtime.files import atomic_path
@@ -40,7 +41,7 @@ def _convert(args: argparse.Namespace) -> int:
     return 0
 
 
-def _state_of(path: Path):  # type: ignore[no-untyped-def]
+def _state_of(path: Path) -> dict[str, Any]:
     import torch
 
     try:

@@ -1,9 +1,13 @@
-"""Names of the classes: a file's lines, torchvision's list where that is installed, else `class 123`."""
+"""Names of the classes: a file's lines, torchvision's list where that is installed, else `class 123`.
+
+`python -m zoo.resnet50.labels` prints them, for a `--labels` file.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +55,7 @@ def _read(path: Path) -> list[str]:
     if any(ord(character) < 32 for name in names for character in name):
         raise InputError(f"labels {path} has control characters; expected {CLASSES} lines, a name each")
     return names
+
+
+if __name__ == "__main__":
+    sys.stdout.write("".join(f"{name}\n" for name in labels_of(None)))

@@ -162,6 +162,16 @@ def _result(
     }
 
 
+def table(found: Mapping[str, Any]) -> str:
+    """The rows as a Markdown table of median milliseconds."""
+    lines = [f"| {found['network']}, {found['pictures']} pictures | {' | '.join((*STEPS, 'whole'))} |"]
+    lines.append("| --- |" + " --- |" * (len(STEPS) + 1))
+    for row in found["rows"]:
+        times = " | ".join(f"{row['ms'][step]['median']:.3g}" for step in (*STEPS, "whole"))
+        lines.append(f"| {row['language']}, {row['runner']} | {times} |")
+    return "\n".join(lines)
+
+
 def _show(found: Mapping[str, Any]) -> None:
     for name, each in found["agreement"].items():
         print(

@@ -41,7 +41,7 @@ class Bottleneck(nn.Module):
             )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        identity = x if self.downsample is None else self.downsample(x)
+        identity: torch.Tensor = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         return self.relu(self.bn3(self.conv3(out)) + identity)
@@ -57,12 +57,14 @@ class ResNet50(nn.Module):
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         incoming = 64
-        for number, (width, blocks, stride) in enumerate(_STAGES, 1):
+        stages = []
+        for width, blocks, stride in _STAGES:
             stage = []
             for block in range(blocks):
                 stage.append(Bottleneck(incoming, width, stride if block == 0 else 1))
                 incoming = width * _EXPANSION
-            setattr(self, f"layer{number}", nn.Sequential(*stage))
+            stages.append(nn.Sequential(*stage))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(EMBEDDING, CLASSES)
 
@@ -75,6 +77,9 @@ class ResNet50(nn.Module):
 
 class Pixels(nn.Module):
     """uint8 crops `[B,100,100,3]` to what the network takes, float `[B,3,224,224]`: black around, then normalised."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -104,7 +105,7 @@ def decode(data: bytes, name: str = "the picture") -> np.ndarray:
         return _by_pillow(picture, name) if pixels is None else pixels
 
 
-def _by_pillow(picture, name: str) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _by_pillow(picture: Any, name: str) -> np.ndarray:
     from PIL import features
 
     if not features.check("libjpeg_turbo"):
@@ -119,7 +120,7 @@ def read_crop(path: str | os.PathLike[str], seed: int, index: int) -> np.ndarray
     """The crop of a JPEG file, uint8 `[100,100,3]`: the `index`-th picture of a run with this `seed`."""
     picture = decode(read_file(path), os.fspath(path))
     try:
-        return cut(picture, *place(picture.shape[:2], seed, index))  # type: ignore[arg-type]
+        return cut(picture, *place(picture.shape[:2], seed, index))
     except InputError as error:
         raise InputError(f"{os.fspath(path)}: {error}") from error
 

@@ -19,8 +19,10 @@ from zoo.resnet50.pixels import CROP
 from zoo.resnet50.weights import load, seeded
 
 WEIGHTS_VARIABLE = "CAT2DOG_RESNET50"
-# The worst of logits, embedding and (mean, variance); whether the classes stay the same is what `compare` counts.
-JUDGE = ("cosine", 0.999)
+# The worst of logits, embedding and (mean, variance). FP16 leaves 0.9999 and BF16, with its 8 bits, 0.9989: the last
+# layer of the random weights takes small differences between large numbers. What is wrong comes nowhere near. Whether
+# the classes stay the same is what `python -m zoo.resnet50.languages --reference` counts.
+JUDGE = ("cosine", 0.995)
 
 
 def resnet50() -> ModuleRecipe:

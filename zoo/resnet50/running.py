@@ -70,7 +70,7 @@ def _see(index: int, path: Path, runner: Runner, seed: int) -> Seen:
     try:
         crop = clock.time(
             "preprocess",
-            lambda: pixels.cut(picture, *pixels.place(picture.shape[:2], seed, index)),  # type: ignore[arg-type]
+            lambda: pixels.cut(picture, *pixels.place(picture.shape[:2], seed, index)),
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

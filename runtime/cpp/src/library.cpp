@@ -9,7 +9,8 @@ namespace cat2dog {
 Library::Library(std::vector<std::string> const& names, std::string const& what, std::string const& advice) {
     std::string why;
     for (std::string const& name : names) {
-        handle_ = ::dlopen(name.c_str(), RTLD_NOW | RTLD_GLOBAL);
+        // RTLD_LAZY: TensorRT leaves functions open that only its builder calls. RTLD_GLOBAL: plugins look for it.
+        handle_ = ::dlopen(name.c_str(), RTLD_LAZY | RTLD_GLOBAL);
         if (handle_ != nullptr) {
             name_ = name;
             return;

@@ -25,7 +25,7 @@ def test_what_it_says_of_itself(network, monkeypatch):
     monkeypatch.delenv(recipes.WEIGHTS_VARIABLE, raising=False)
     monkeypatch.setattr(recipes, "seeded", lambda: network)
     recipe = resnet50()
-    assert (recipe.name, recipe.judge) == ("resnet50-random", ("cosine", 0.999))
+    assert (recipe.name, recipe.judge) == ("resnet50-random", ("cosine", 0.995))
     feed = recipe.validation(2)
     assert feed["crop"].shape == (2, 100, 100, 3)
     assert np.array_equal(feed["crop"], recipe.validation(2)["crop"])
@@ -42,7 +42,7 @@ def test_what_it_says_of_itself(network, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.999999), ("fp16", 0.9999), ("bf16", 0.999)])
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.999999), ("fp16", 0.9999), ("bf16", 0.998)])
 def test_the_graph_answers_as_pytorch_does(precision, least, tmp_path):
     recipe = resnet50()
     exported = export(recipe, tmp_path / f"x_{precision}.onnx", precision)
