@@ -13,7 +13,7 @@ BUILD_VARIABLE = "CAT2DOG_BUILD"
 DEFAULT_BUILD_FOLDER = "build"
 
 
-def model(parser: argparse.ArgumentParser, help: str = "checkpoint folder, for example models/500m-256") -> None:
+def model(parser: argparse._ActionsContainer, help: str = "checkpoint folder, for example models/500m-256") -> None:
     """`--model`."""
     parser.add_argument("--model", type=some_path, metavar="FOLDER", help=help)
 

@@ -30,15 +30,20 @@ MOST_BATCH = 64
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommand's options."""
-    options.model(parser)
+    network = parser.add_mutually_exclusive_group()
+    options.model(network)
+    network.add_argument(
+        "--recipe",
+        metavar="PACKAGE.MODULE:FACTORY",
+        help="a recipe's network, and what it answers in place of pictures",
+    )
     parser.add_argument("--engine", metavar="FILE.engine", help="run this engine instead of one chosen for --model")
     parser.add_argument(
         "--input-image",
         type=options.some_path,
         nargs="+",
-        required=True,
         metavar="PATH",
-        help="picture files, or folders of them",
+        help="picture files, or folders of them (of a --recipe, default: its validation samples)",
     )
     parser.add_argument(
         "--output",
@@ -79,6 +84,12 @@ def run(args: argparse.Namespace) -> int:
     from cli.runners import open_runner
     from engines.batch import BatchProfile
 
+    if args.recipe:
+        from cli.run_recipe import run_recipe
+
+        return run_recipe(args)
+    if not args.input_image:
+        raise InputError("give --input-image PATH: pictures, or folders of them")
     pictures = pair(args.input_image, args.output)
     if args.model is None and args.engine is None:
         raise InputError("give --model FOLDER (for example --model models/tiny-128) or --engine FILE.engine")

@@ -12,7 +12,7 @@ import numpy as np
 from cli import compose
 from cli.console import Update
 from runtime.errors import InputError
-from runtime.runner import ImageRunner, TensorSpec
+from runtime.runner import ImageRunner, Runner, TensorSpec
 
 if TYPE_CHECKING:
     from export.recipe import Recipe
@@ -21,21 +21,27 @@ if TYPE_CHECKING:
 def open_runner(
     args: argparse.Namespace, recipe: Recipe | None, update: Update, lanes: int = 2
 ) -> tuple[ImageRunner, str]:
-    """An image runner and what it is, in words. `args.engine` wins over `args.runner`; an engine gets so many lanes.
+    """An image runner and what it is, in words; as `open_network`."""
+    runner, about = open_network(args, recipe, update, lanes)
+    return ImageRunner.from_runner(runner), about
+
+
+def open_network(args: argparse.Namespace, recipe: Recipe | None, update: Update, lanes: int = 2) -> tuple[Runner, str]:
+    """A runner and what it is, in words. `args.engine` wins over `args.runner`; an engine gets so many lanes.
 
     Raises InputError where what was asked for cannot run here.
     """
     if args.engine:
         return _engine(Path(args.engine), recipe, update, lanes)
     if recipe is None:
-        raise InputError("give --model FOLDER or --engine FILE.engine")
+        raise InputError("give --model FOLDER, --recipe PACKAGE.MODULE:FACTORY or --engine FILE.engine")
     runner = args.runner
     if runner == "auto" and args.provider:
         runner = "onnxruntime"
     if runner == "auto":
         runner = "tensorrt" if _tensorrt_runs(args.flavor) else "onnxruntime"
     if runner == "pytorch":
-        return ImageRunner(ReferenceRunner(recipe)), "PyTorch FP32"
+        return ReferenceRunner(recipe), "PyTorch FP32"
     if runner == "tensorrt":
         return _engine(compose.built(args, recipe, update).path, recipe, update, lanes)
     from engines.proxy import runnable
@@ -48,7 +54,7 @@ def open_runner(
     if args.precision == "bf16":
         about += ", FP32 arithmetic with BF16 rounding"
     with runnable(onnx.path) as path:
-        return ImageRunner.from_runner(OnnxRuntimeRunner(path, [provider])), about
+        return OnnxRuntimeRunner(path, [provider]), about
 
 
 def _tensorrt_runs(flavor: str) -> bool:
@@ -58,7 +64,7 @@ def _tensorrt_runs(flavor: str) -> bool:
     return bool(find_gpus()) and any(each.can_run for each in find_flavors() if flavor in ("auto", each.name))
 
 
-def _engine(path: Path, recipe: Recipe | None, update: Update, lanes: int) -> tuple[ImageRunner, str]:
+def _engine(path: Path, recipe: Recipe | None, update: Update, lanes: int) -> tuple[Runner, str]:
     """The engine, once its gate has been run; a gate still pending is settled by this first load."""
     from engines.elsewhere import engine_runner
     from runtime.engine_file import engine_manifest
@@ -67,7 +73,7 @@ def _engine(path: Path, recipe: Recipe | None, update: Update, lanes: int) -> tu
     manifest = engine_manifest(path)
     if manifest.gate.state == "pending":
         settle_gate(path, recipe, update)
-    runner = ImageRunner.from_runner(engine_runner(path, lanes))
+    runner = engine_runner(path, lanes)
     key = manifest.key
     return runner, f"{key.flavor} {key.flavor_version} {key.precision}, {key.attention} attention"
 

@@ -32,7 +32,7 @@ class Recipe(Protocol):
     `inputs` and `outputs` name every tensor; a dimension of -1 is the batch. `module()` is in eval mode with FP32
     weights and takes the inputs in order. `judge` is a metric of `runtime.judge` and the threshold an engine must
     reach against `reference`. `identity()` names, in plain words, everything the ONNX file depends on: two equal
-    identities export the same graph.
+    identities export the same graph. A recipe may also have `words(outputs)`, a line of text for each sample's answer.
     """
 
     name: str
@@ -67,6 +67,7 @@ class ModuleRecipe:
 
     `build` makes the module with its weights; `sample(count, generator)` draws `count` validation samples (default:
     standard normal for floats, any byte for uint8). Floating-point operations are counted by torch's own counter.
+    `words(outputs)` says a line of each sample's answer, for `cat2dog run`.
 
     >>> def factory():
     ...     return ModuleRecipe("tinynet", TinyNet, [TensorSpec("x", "float32", (-1, 3, 64, 64))],
@@ -79,6 +80,7 @@ class ModuleRecipe:
     outputs: Sequence[TensorSpec]
     judge: tuple[str, float] = ("cosine", 0.999)
     sample: Callable[[int, np.random.Generator], dict[str, np.ndarray]] | None = None
+    words: Callable[[Feed], list[str]] | None = None
     samples: int = 4
     seed: int = 0
     about: dict[str, str] = field(default_factory=dict)

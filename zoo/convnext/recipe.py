@@ -9,6 +9,7 @@ names. What they are judged by is drawn, or from the folder that CAT2DOG_TINY_IM
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -60,6 +61,7 @@ def convnext(network: ConvNeXt, name: str) -> ModuleRecipe:
         judge=JUDGE,
         sample=sample,
         samples=_SAMPLES,
+        words=words,
     )
 
 
@@ -98,6 +100,18 @@ def trained() -> ModuleRecipe:
     network = load(path)
     stem = "".join(each if each.isascii() and each.isalnum() else "-" for each in os.path.basename(path))
     return convnext(network, f"convnext-{stem.removesuffix('-safetensors')[:60]}")
+
+
+def words(outputs: Mapping[str, np.ndarray]) -> list[str]:
+    """The two likeliest classes of each sample, with percent."""
+    logits = outputs["logits"].astype(np.float64)
+    shares = np.exp(logits - logits.max(1, keepdims=True))
+    shares /= shares.sum(1, keepdims=True)
+    best = np.argsort(-shares, axis=1, kind="stable")[:, :2]
+    return [
+        ", ".join(f"class {one} {100 * share[one]:.1f} %" for one in row)
+        for row, share in zip(best, shares, strict=True)
+    ]
 
 
 def sized(images: np.ndarray, resolution: int) -> np.ndarray:
