@@ -61,10 +61,11 @@ def cut(picture: np.ndarray, top: int, left: int) -> np.ndarray:
     """The crop at `top`, `left` of a picture enlarged by 1.5: uint8 `[H,W,3]` to uint8 `[100,100,3]`."""
     rows, row_weights = _taps(top, picture.shape[0])
     columns, column_weights = _taps(left, picture.shape[1])
-    # The few rows first: int32 holds 255 * 492 * 492, the largest sum there can be.
-    near = picture[np.unique(rows)[0] : np.unique(rows)[-1] + 1].astype(np.int32)
-    tall = np.einsum("ytwc,yt->ywc", near[rows - rows.min()][:, :, columns.min() : columns.max() + 1], row_weights)
-    wide = np.einsum("yxtc,xt->yxc", tall[:, columns - columns.min()], column_weights)
+    y, x = rows.min(), columns.min()
+    # int32 holds 255 * 492 * 492, the largest sum there can be.
+    near = picture[y : rows.max() + 1, x : columns.max() + 1].astype(np.int32)
+    tall = sum(near[rows[:, tap] - y] * row_weights[:, tap, None, None] for tap in range(4))
+    wide = sum(tall[:, columns[:, tap] - x] * column_weights[:, tap, None] for tap in range(4))
     # Rounded once, half upwards.
     return np.clip((wide + _ONE * _ONE // 2) // (_ONE * _ONE), 0, 255).astype(np.uint8)
 

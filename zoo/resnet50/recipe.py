@@ -10,9 +10,10 @@ import os
 
 import numpy as np
 
-from export.recipe import ModuleRecipe
+from export.recipe import Feed, ModuleRecipe
 from runtime.runner import TensorSpec
-from zoo.resnet50.answer import OUTPUTS
+from zoo.resnet50.answer import OUTPUTS, answer_of
+from zoo.resnet50.labels import labels_of
 from zoo.resnet50.network import Classifier
 from zoo.resnet50.pictures import drawn_crops
 from zoo.resnet50.pixels import CROP
@@ -40,8 +41,16 @@ def recipe_of(path: str | os.PathLike[str] | None) -> ModuleRecipe:
         outputs=[TensorSpec(name, "float32", (-1, *shape)) for name, shape in OUTPUTS.items()],
         judge=JUDGE,
         sample=_sample,
+        words=_words,
         samples=16,
     )
+
+
+def _words(outputs: Feed) -> list[str]:
+    labels = labels_of(None)
+    rows = range(len(outputs["logits"]))
+    answers = [answer_of({name: array[row : row + 1] for name, array in outputs.items()}) for row in rows]
+    return ["; ".join(answer.lines(row + 1, labels)) for row, answer in enumerate(answers)]
 
 
 def _sample(count: int, generator: np.random.Generator) -> dict[str, np.ndarray]:

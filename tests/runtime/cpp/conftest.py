@@ -27,10 +27,11 @@ HEADERS_VARIABLE = "CAT2DOG_TEST_TENSORRT_INCLUDE"
 
 @dataclass(frozen=True)
 class Runner:
-    """What was built; `fake_gpu` is None without TensorRT's headers, and `why` says so."""
+    """What was built; without TensorRT's headers `fake_gpu` is None, `major` 0, and `why` says so."""
 
     folder: Path
     fake_gpu: Path | None
+    major: int
     why: str
     onnxruntime: Path | None
 
@@ -68,18 +69,18 @@ def runner() -> Runner:
     for program, package in (("cmake", "cmake"), ("c++", "g++")):
         if shutil.which(program) is None:
             pytest.skip(f"needs {program} to build the runner: apt-get install {package}")
-    settings, why = _headers()
-    name = "trt" if settings else "onnx"
+    settings, major, why = _headers()
     CACHE.mkdir(parents=True, exist_ok=True)
     with FileLock(CACHE / ".runner.lock"):
-        folder = CACHE / f"runner-{name}"
+        folder = CACHE / (f"runner-trt{major}" if settings else "runner-onnx")
         _build(
             folder, {"CAT2DOG_TESTS": "ON", "CAT2DOG_STRICT": "ON", "CAT2DOG_SANITIZE": "address,undefined", **settings}
         )
-    return Runner(folder, folder / "tests/libfake_gpu.so" if settings else None, why, _onnxruntime())
+    fake_gpu = folder / "tests/libfake_gpu.so" if settings else None
+    return Runner(folder, fake_gpu, major, why, _onnxruntime())
 
 
-def _headers() -> tuple[dict[str, str], str]:
+def _headers() -> tuple[dict[str, str], int, str]:
     try:
         named = os.environ.get(HEADERS_VARIABLE)
         if named:
@@ -92,8 +93,9 @@ def _headers() -> tuple[dict[str, str], str]:
         except InputError:
             cuda = find_cuda_headers(unpack_wheels(CUDA_WHEELS, CACHE / "cuda") / "nvidia" / "cu13" / "include")
     except (InputError, pytest.skip.Exception) as error:
-        return {}, str(error)
-    return {"TENSORRT_INCLUDE": str(tensorrt.folders[0]), "CUDA_INCLUDE": ";".join(map(str, cuda.folders))}, ""
+        return {}, 0, str(error)
+    settings = {"TENSORRT_INCLUDE": str(tensorrt.folders[0]), "CUDA_INCLUDE": ";".join(map(str, cuda.folders))}
+    return settings, tensorrt.major, ""
 
 
 def _build(folder: Path, settings: dict[str, str]) -> None:

@@ -37,6 +37,8 @@ def test_what_it_says_of_itself(network, monkeypatch):
         "embedding": (2, 2048),
         "statistics": (2, 2),
     }
+    said = recipe.words(answers)
+    assert len(said) == 2 and said[1].startswith("mean: 0.") and "of image #2; image #2 is " in said[1]
     monkeypatch.setenv(recipes.WEIGHTS_VARIABLE, "some.safetensors")
     assert resnet50().name == "resnet50"
 
