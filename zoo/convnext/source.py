@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from runtime.errors import InputError
@@ -14,7 +15,7 @@ from zoo.command import Parser
 from zoo.convnext.activations import ACTIVATIONS
 from zoo.convnext.checkpoint import load
 from zoo.convnext.config import FULL, TINY, Config, macs, parameter_count
-from zoo.convnext.data import Data, load_folder, synthetic
+from zoo.convnext.data import Data, Pictures, load_folder, synthetic
 from zoo.convnext.model import ConvNeXt, seeded
 
 SIZES = {"full": FULL, "tiny": TINY}
@@ -28,6 +29,7 @@ def add_data(parser: Parser, required: bool) -> None:
         "--synthetic", type=int, metavar="N", help="the drawn stand-in with N pictures a class, in memory"
     )
     parser.add_argument("--classes", type=int, default=200, help="of the drawn stand-in (default: 200)")
+    parser.add_argument("--judge", type=int, metavar="N", help="validation pictures to judge by (default: all)")
 
 
 def add_network(parser: Parser) -> None:
@@ -57,10 +59,14 @@ def device_of(args: argparse.Namespace) -> str:
 
 def data_of(args: argparse.Namespace, few: int = 1) -> Data:
     """The folder's pictures, or drawn ones, `few` a class where neither was asked for."""
-    if args.data:
-        return load_folder(args.data)
+    if args.judge is not None and args.judge < 1:
+        raise InputError(f"--judge {args.judge}; expected at least 1")
     count = few if args.synthetic is None else args.synthetic
-    return synthetic(count, max(count // 10, 1), args.classes)
+    data = load_folder(args.data) if args.data else synthetic(count, max(count // 10, 1), args.classes)
+    if args.judge is None or args.judge >= len(data.val):
+        return data
+    rows = np.arange(args.judge) * len(data.val) // args.judge  # spread over them, and so over the classes
+    return replace(data, val=Pictures(data.val.images[rows], data.val.labels[rows]))
 
 
 def network_of(args: argparse.Namespace, classes: int) -> ConvNeXt:

@@ -17,7 +17,7 @@ from serving.text2image_function import TextToImage
 from tests.zoo.text2image import tiny
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
-README = (ROOT / "zoo/README.md").read_text("utf-8")
+README = (ROOT / "zoo/text2image/README.md").read_text("utf-8")
 DOCKERFILE = (ROOT / "zoo/text2image/Dockerfile").read_text()
 
 
