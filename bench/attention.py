@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="results, JSON")
     parser.add_argument("--tutorial", type=Path, help="a copy of Triton's tutorial 06-fused-attention.py, as a peer")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--tokens", type=int, nargs="+", default=sorted({tokens for tokens, _, _ in SHAPES}))
     parser.add_argument("--precision", nargs="+", default=["fp16", "bf16"], choices=("fp16", "bf16"))
     args = parser.parse_args()
     if not find_gpus():
@@ -56,7 +57,7 @@ def main() -> int:
     }
     for precision in args.precision:
         for batch in args.batch:
-            for tokens, heads, size in SHAPES:
+            for tokens, heads, size in (shape for shape in SHAPES if shape[0] in args.tokens):
                 row = _case(torch, precision, tokens, heads, size, batch, tutorial)
                 results["rows"].append(row)
                 write_text(args.output, json.dumps(results, indent=1) + "\n")

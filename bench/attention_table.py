@@ -16,11 +16,18 @@ HEAD = (
 
 
 def table(paths: Sequence[Path]) -> str:
-    """One line a case, in the order of the files."""
+    """One line a case, in the order of the files; of a case that is in several, the last one's."""
     lines = [HEAD, "|" + " --- |" * HEAD.count(" |")]
+    return "\n".join([*lines, *(_line(row) for row in rows(paths))])
+
+
+def rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Every case once, the last measurement of it."""
+    cases: dict[tuple[Any, ...], dict[str, Any]] = {}
     for path in paths:
-        lines += [_line(row) for row in json.loads(path.read_text("utf-8"))["rows"]]
-    return "\n".join(lines)
+        for row in json.loads(path.read_text("utf-8"))["rows"]:
+            cases[tuple(row[name] for name in ("precision", "tokens", "heads", "head_size", "batch"))] = row
+    return list(cases.values())
 
 
 def _line(row: dict[str, Any]) -> str:
