@@ -22,13 +22,9 @@ def filled(text: str, results: Path = RESULTS) -> str:
     training = [file for file in files if file["kind"] == "training"]
     networks = [file for file in files if file["kind"] == "network"]
     for name, lines in (("training", _training(training)), ("bench", _bench(networks))):
-        text = re.sub(
-            rf"(<!-- {name} table -->\n).*?(<!-- end of table -->)",
-            lambda found, lines=lines: found[1] + "".join(f"{line}\n" for line in lines) + found[2],
-            text,
-            count=1,
-            flags=re.DOTALL,
-        )
+        found = re.search(rf"(<!-- {name} table -->\n)(.*?)<!-- end of table -->", text, re.DOTALL)
+        if found is not None:
+            text = text[: found.start(2)] + "".join(f"{line}\n" for line in lines) + text[found.end(2) :]
     return text
 
 
