@@ -42,22 +42,22 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "environment: installing into $(VENV) (a minute where a CPU build of torch is at hand) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 --index-url $(TORCH_INDEX))
-	@$(PIP) --editable '.[torch,rtx,gpu,kernels,codecs]'
+	@$(PIP) --editable '.[torch,rtx,gpu,kernels,codecs,sign]'
 	@touch $@
 
 $(VENV)/.ready-accuracy: $(VENV)/.ready
 	@echo "environment: installing what comparing networks needs ..."
-	@$(PIP) --editable '.[torch,rtx,gpu,kernels,codecs,accuracy]'
+	@$(PIP) --editable '.[torch,rtx,gpu,kernels,codecs,sign,accuracy]'
 	@touch $@
 
 $(VENV)/.ready-train: $(VENV)/.ready
 	@echo "environment: installing what drawing and training need ..."
-	@$(PIP) --editable '.[torch,rtx,gpu,kernels,codecs,train]'
+	@$(PIP) --editable '.[torch,rtx,gpu,kernels,codecs,sign,train]'
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
 	@echo "environment: installing what the tests need ..."
-	@$(PIP) --editable '.[torch,rtx,gpu,kernels,codecs,train,text2image,test]'
+	@$(PIP) --editable '.[torch,rtx,gpu,kernels,codecs,sign,train,text2image,test]'
 	@touch $@
 
 # PyTriton wants numpy 1, so that it gets an environment of its own.

@@ -26,6 +26,8 @@ SUBCOMMANDS = (
     "bench",
     "serve",
     "triton-repo",
+    "sign",
+    "verify",
     "doctor",
 )
 INTERRUPTED = 130

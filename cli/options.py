@@ -74,6 +74,27 @@ def opset(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class _SignedBy(argparse.Action):
+    """Set the variable that the runtime reads, for this process and for those that it starts."""
+
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        from runtime.signing import VARIABLE
+
+        os.environ[VARIABLE] = os.path.abspath(values)
+
+
+def signed_by(parser: argparse.ArgumentParser) -> None:
+    """`--signed-by`: only signed engines."""
+    parser.add_argument(
+        "--signed-by",
+        type=some_path,
+        action=_SignedBy,
+        default=argparse.SUPPRESS,
+        metavar="KEY.pub",
+        help="load only engines signed by this key, or by one in this folder (default: $CAT2DOG_SIGNED_BY, else any)",
+    )
+
+
 def check_build_folder(folder: Path) -> None:
     """Raise InputError unless `folder` is, or can be made, a folder to write into."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("cpu", "cuda"),
         help="where ONNX Runtime runs the network (default: cpu; cuda needs the package onnxruntime-gpu)",
     )
+    options.signed_by(parser)
     psnr = parser.add_mutually_exclusive_group()
     psnr.add_argument(
         "--psnr",

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="what runs a --model (default: auto, tensorrt where the serving environment has one that runs)",
     )
+    options.signed_by(parser)
     arguments.add_arguments(parser)
     arguments.add_tensors(parser)
     options.precision(parser)

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser, "--model", "FOLDER", "checkpoint whose engines are filed already; several by giving it again"
     )
     options.several(parser, "--engine", "FILE.engine", "an engine; several of one checkpoint for several GPU types")
+    options.signed_by(parser)
     parser.add_argument("--instances", type=int, default=2, metavar="N", help="of each model (default: 2)")
     parser.add_argument(
         "--gather-ms", type=float, default=0.5, metavar="MS", help="how long a batch is waited for (default: 0.5)"

@@ -23,6 +23,7 @@ from runtime.plugins import find_plugin, is_plugin, load_plugin, needs_plugin
 from runtime.pool import Pool
 from runtime.refit import Refitted
 from runtime.runner import check_feed
+from runtime.signing import check_policy
 
 WAITS = ("spin", "block")
 _MOST_LANES = 64
@@ -214,7 +215,10 @@ def load_engine(
     device: int = 0,
     plugins: Sequence[str | os.PathLike[str]] = (),
 ) -> tuple[Manifest, LoadedEngine]:
-    """The first steps of `TensorRTRunner`, with the same arguments and errors, for who runs the engine otherwise."""
+    """The first steps of `TensorRTRunner`, with the same arguments and errors, for who runs the engine otherwise.
+
+    Where only signed engines are to be loaded (`runtime.signing`), another is an EngineMismatch.
+    """
     path = Path(engine_path)
     built_by = engine_manifest(path).key.flavor
     name = flavor or built_by
@@ -222,6 +226,7 @@ def load_engine(
     trt = load_flavor(name)
     usable = Flavor(name, str(trt.__version__), sys.executable, can_build=True, can_run=True)
     with open_engine(path, usable, chosen) as (manifest, plan):
+        check_policy(path, manifest)
         cuda.use_device(device)
         log = make_log(trt)
         _load_plugins(trt, log, _needed_plugins(manifest, plugins))

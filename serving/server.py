@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from runtime.errors import InputError
+from runtime.errors import EngineMismatch, InputError
 from runtime.runner import ImageRunner
+from runtime.signing import signed_only
 from serving import start
 from serving.arguments import add_arguments, add_tensors, limits_of
 from serving.log import JsonLog
@@ -24,6 +25,8 @@ def open_runner(path: Path, lanes: int = 2) -> ImageRunner:
     if path.suffix == ".onnx":
         from runtime.onnxruntime_runner import OnnxRuntimeRunner
 
+        if signed_only():
+            raise EngineMismatch(f"{path} cannot be signed, and only signed engines are served: give a FILE.engine")
         return ImageRunner.from_runner(OnnxRuntimeRunner(path))
     raise InputError(f"{path} is neither an engine nor an ONNX file; expected a file ending in .engine or .onnx")
 
