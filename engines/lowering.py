@@ -114,6 +114,8 @@ def lower(
             ir.save(model, temporary)
     except OSError as error:
         raise ToolchainError(f"cannot write {path}: {error.strerror or error}") from error
+    except ir.serde.SerdeError as error:  # of what can be read all the same: a tensor of no type, say
+        raise InputError(f"{neutral} is not sound ONNX ({' '.join(str(error).split())[:200]})") from error
     return Lowered(path, tuple(nodes), qkv_splits, layer_types(model), layers, ways)
 
 

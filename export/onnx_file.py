@@ -82,7 +82,8 @@ def read(path: str | os.PathLike[str]) -> OnnxFile:
     try:
         if fields["schema"] != SCHEMA or fields["path"] != path.name:
             raise InputError(
-                f"{manifest} is of schema {fields['schema']} for {fields['path']}, not of {SCHEMA} for {path.name}: "
+                f"{manifest} is of schema {fields['schema']!r:.20} for {fields['path']!r:.80}, not of {SCHEMA} for "
+                f"'{path.name}': "
                 "export the model again"
             )
         if set(fields["files"]) != {path.name, data_path(path).name}:
