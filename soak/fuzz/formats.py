@@ -23,6 +23,7 @@ from export.policy_file import load_policy, save_policy
 from runtime import hashes
 from runtime.images import Limits, read_image
 from runtime.manifest import Build, EngineKey, Gate, Manifest, read_manifest, sealed
+from runtime.signing import read_signature
 from soak.fuzz.targets import REFUSED, Target, by_path
 from zoo.text2image import folder as pipeline_folder
 
@@ -124,6 +125,10 @@ TARGETS = (
     Target(
         "hash_memo", ("runtime.hashes",), by_path(hashes._read, "hashes.json"), (),
         lambda: [json.dumps({"/x|1|2": "a" * 64}).encode()],
+    ),
+    Target(
+        "signature", ("runtime.signing",), read_signature, (ValueError,),
+        lambda: [b'{"algorithm": "ed25519", "key": "a", "signature": "' + b"A" * 86 + b'=="}'],
     ),
     Target("timing_cache", ("engines.timing_cache",), by_path(read_timing_cache, "t.cache"), (), _timing_caches),
     Target(
