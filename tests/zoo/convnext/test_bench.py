@@ -27,6 +27,7 @@ def made(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_int8_is_written_and_judged(made):
     result = read_result(made / "int8" / "int8.json")
     assert [peer["name"] for peer in result["peers"]] == ["fp32", "int8 from calibration", "int8 after 2 steps"]
@@ -35,6 +36,7 @@ def test_int8_is_written_and_judged(made):
     assert files == ["convnext-gelu-32-a_int8_calibrated.onnx", "convnext-gelu-32-a_int8_trained.onnx"]
 
 
+@pytest.mark.slow
 def test_forms_are_timed_and_judged(made, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("CAT2DOG_PYTHON_TENSORRT", raising=False)
     int8 = made / "int8" / "convnext-gelu-32-a_int8_calibrated.onnx"
@@ -62,6 +64,7 @@ def test_when_the_time_is_over_nothing_new_is_begun(tmp_path, monkeypatch):
     assert row["status"] == "partly" and "batch 2: no time was left" in row["reason"] and len(row["latency"]) == 1
 
 
+@pytest.mark.slow
 def test_a_fixed_batch_computes_the_same(made, tmp_path):
     source = made / "int8" / "convnext-gelu-32-a_int8_calibrated.onnx"
     path = fixed_batch(source, 3, tmp_path / "fixed.onnx")
