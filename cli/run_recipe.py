@@ -71,7 +71,10 @@ def _samples(recipe: Recipe, given: Sequence[Path] | None) -> tuple[list[str], d
         return [f"validation {row}" for row in range(len(next(iter(feed.values()))))], feed
     from runtime.images import find_images, read_image
 
-    spec = recipe.inputs[0]
+    spec, own = recipe.inputs[0], getattr(recipe, "picture", None)
+    if own is not None:
+        paths = find_images(given)
+        return [str(path) for path in paths], {spec.name: np.stack([own(path, i) for i, path in enumerate(paths)])}
     if len(recipe.inputs) != 1 or spec.dtype != "uint8" or len(spec.shape) != 4 or spec.shape[1] != spec.shape[2]:
         told = "; ".join(map(str, recipe.inputs))
         raise InputError(f"recipe '{recipe.name}' takes '{told}', no pictures uint8 [B,R,R,3]: leave out --input-image")

@@ -32,7 +32,8 @@ class Recipe(Protocol):
     `inputs` and `outputs` name every tensor; a dimension of -1 is the batch. `module()` is in eval mode with FP32
     weights and takes the inputs in order. `judge` is a metric of `runtime.judge` and the threshold an engine must
     reach against `reference`. `identity()` names, in plain words, everything the ONNX file depends on: two equal
-    identities export the same graph. A recipe may also have `words(outputs)`, a line of text for each sample's answer.
+    identities export the same graph. A recipe may also have `words(outputs)`, a line of text for each sample's answer,
+    and `picture(path, index)`, its own way from a picture file to one sample.
     """
 
     name: str
@@ -67,7 +68,8 @@ class ModuleRecipe:
 
     `build` makes the module with its weights; `sample(count, generator)` draws `count` validation samples (default:
     standard normal for floats, any byte for uint8). Floating-point operations are counted by torch's own counter.
-    `words(outputs)` says a line of each sample's answer, for `cat2dog run`.
+    `words(outputs)` says a line of each sample's answer, and `picture(path, index)` reads a picture file as the sample
+    at `index` of the one input, both for `cat2dog run`.
 
     >>> def factory():
     ...     return ModuleRecipe("tinynet", TinyNet, [TensorSpec("x", "float32", (-1, 3, 64, 64))],
@@ -81,6 +83,7 @@ class ModuleRecipe:
     judge: tuple[str, float] = ("cosine", 0.999)
     sample: Callable[[int, np.random.Generator], dict[str, np.ndarray]] | None = None
     words: Callable[[Feed], list[str]] | None = None
+    picture: Callable[[Path, int], np.ndarray] | None = None
     samples: int = 4
     seed: int = 0
     about: dict[str, str] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from zoo.resnet50.answer import OUTPUTS, answer_of
 from zoo.resnet50.labels import labels_of
 from zoo.resnet50.network import Classifier
 from zoo.resnet50.pictures import drawn_crops
-from zoo.resnet50.pixels import CROP
+from zoo.resnet50.pixels import CROP, read_crop
 from zoo.resnet50.weights import load, seeded
 
 WEIGHTS_VARIABLE = "CAT2DOG_RESNET50"
@@ -42,6 +42,7 @@ def recipe_of(path: str | os.PathLike[str] | None) -> ModuleRecipe:
         judge=JUDGE,
         sample=_sample,
         words=_words,
+        picture=lambda path, index: read_crop(path, 0, index),
         samples=16,
     )
 

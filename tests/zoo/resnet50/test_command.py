@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -60,3 +61,16 @@ def test_a_pending_engine_is_not_run(tmp_path, monkeypatch):
     monkeypatch.setattr(engine_file, "engine_manifest", lambda path: manifest)
     with pytest.raises(InputError, match="has not passed its gate yet"):
         running.open_network(tmp_path / "x.engine", None)
+
+
+def test_cat2dog_run_takes_the_same_crops(network, monkeypatch, capsys):
+    from cli.main import main
+
+    monkeypatch.setattr(recipe, "seeded", lambda: network)
+    images = [str(IMAGES / "img1.jpg"), str(IMAGES / "img3.jpg")]
+    assert command.main(["--images", *images]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    target = ["--recipe", "zoo.resnet50.recipe:resnet50", "--runner", "pytorch", "--no-psnr", "--json"]
+    assert main(["run", *target, "--input-image", *images]) == 0
+    said = [row["answer"] for row in json.loads(capsys.readouterr().out)["samples"]]
+    assert said == [f"{first}; {second}" for first, second in zip(lines[::2], lines[1::2], strict=True)]

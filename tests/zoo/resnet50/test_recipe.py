@@ -16,6 +16,7 @@ from runtime.flavors import TENSORRT_RTX, find_flavor
 from runtime.judge import scores
 from runtime.onnxruntime_runner import OnnxRuntimeRunner
 from zoo.resnet50 import recipe as recipes
+from zoo.resnet50.pixels import read_crop
 from zoo.resnet50.recipe import resnet50
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -37,6 +38,8 @@ def test_what_it_says_of_itself(network, monkeypatch):
         "embedding": (2, 2048),
         "statistics": (2, 2),
     }
+    photo = ROOT / "images/img1.jpg"
+    assert np.array_equal(recipe.picture(photo, 3), read_crop(photo, 0, 3))
     said = recipe.words(answers)
     assert len(said) == 2 and said[1].startswith("mean: 0.") and "of image #2; image #2 is " in said[1]
     monkeypatch.setenv(recipes.WEIGHTS_VARIABLE, "some.safetensors")
