@@ -9,6 +9,7 @@ that the rounds of one figure lie minutes apart and their spread holds what chan
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import statistics
 import tempfile
@@ -22,6 +23,7 @@ import numpy as np
 
 from bench.pipes import Worker, WorkerFailed
 from bench.timing import timing
+from runtime.judge import scores as judged
 from runtime.metrics import psnr_each
 
 METHOD = (
@@ -76,12 +78,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Task:
-    """What is run: validation images and the reference's answers, uint8 `[N,R,R,3]`, and JPEGs of those images."""
+    """What is run: validation images and the reference's answers, uint8 `[N,R,R,3]`, and JPEGs of those images.
+
+    `judge` is a recipe's; answers that are no pictures are judged by it alone, in a row's `scores`.
+    """
 
     images: np.ndarray
     expected: np.ndarray
     flops: int
     jpegs: Sequence[bytes]
+    judge: tuple[str, float] = ("psnr", 30.0)
 
 
 class Conductor:
@@ -225,14 +231,21 @@ class Conductor:
         return row
 
     def _judge(self) -> None:
-        """PSNR of every peer against the reference."""
+        """PSNR of every peer against the reference, or what else the task is judged by."""
+        metric, threshold = self._task.judge
         for seat in self._able():
-            self._say(f"PSNR of {seat.entry.name}")
+            self._say(f"{metric} of {seat.entry.name}")
             path = self._folder / "answers.npy"
-            with seat.recorded("PSNR"):
+            with seat.recorded("PSNR" if metric == "psnr" else metric):
                 seat.worker.ask({"do": "run", "into": str(path)}, max(60.0, self._left()))
                 self.answers[seat.entry.name] = np.load(path)
-                seat.row["psnr_db"] = _scores(psnr_each(self.answers[seat.entry.name], self._task.expected))
+                got = self.answers[seat.entry.name]
+                if metric == "psnr":
+                    seat.row["psnr_db"] = _scores(psnr_each(got, self._task.expected))
+                    continue
+                each = judged(metric, {"answer": got}, {"answer": self._task.expected})
+                worst = round(min(each), 6) if math.isfinite(min(each)) else None
+                seat.row["scores"] = {"metric": metric, "threshold": threshold, "worst": worst, "samples": len(each)}
 
     def _measure_ceilings(self) -> None:
         """Once a device and precision, by the first peer that can."""

@@ -26,9 +26,7 @@ PACKAGES = ("torch", "triton", "onnxruntime", "onnxruntime-gpu", "onnx", "numpy"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommand's options."""
-    parser.add_argument(
-        "--model", type=options.some_path, metavar="FOLDER", required=True, help="checkpoint folder, as models/500m-256"
-    )
+    options.model_or_recipe(parser)
     options.precision(parser)
     parser.add_argument(
         "--engine",
@@ -70,6 +68,10 @@ def run(args: argparse.Namespace) -> int:
     from runtime.files import write_bytes
 
     plan = _plan(args)
+    if args.recipe:
+        from cli.bench_recipe import bench_recipe
+
+        return bench_recipe(args, plan)
     with console.progress("bench") as update:
         recipe = compose.recipe_of(args, update)
         subject, steps = _subject(args, recipe, update)

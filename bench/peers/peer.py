@@ -60,6 +60,10 @@ def make_peer(spec: Mapping[str, Any]) -> Peer:
         from bench.peers.torch_peer import TorchPeer
 
         return TorchPeer(spec)
+    if spec["kind"] == "recipe":
+        from bench.peers.recipe_peer import RecipePeer
+
+        return RecipePeer(spec)
     if spec["kind"] == "onnxruntime":
         from bench.peers.onnxruntime_peer import OnnxRuntimePeer
 
