@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,8 @@ def _load_pt(path: Path) -> Any:
     """What torch.save wrote, tensors and plain containers only; the tensors are mapped where the format allows it."""
     with open(path, "rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
+    if is_zip:
+        _check_archive(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols: what cannot be read raises
@@ -139,6 +142,18 @@ def _load_pt(path: Path) -> Any:
     ) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise InputError(f"{path} cannot be read as .pt weights ({reason}); copy or save it again") from None
+
+
+def _check_archive(path: Path) -> None:
+    """Raise InputError for an archive that is compressed: what lies there is mapped, and taken as numbers."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = next((each for each in archive.infolist() if each.compress_type != zipfile.ZIP_STORED), None)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{path} cannot be read as .pt weights ({reason}); copy or save it again") from None
+    if packed is not None:
+        raise InputError(f"{path} is a compressed archive, as torch.save writes none; save the weights again")
 
 
 def _state_dict(path: Path, loaded: Any) -> dict[str, Tensor]:

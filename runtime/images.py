@@ -100,9 +100,14 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 @dataclass(frozen=True)
 class Limits:
-    """How large a picture may be: `pixels` = width x height by the header, `file_bytes` of the encoded file."""
+    """How large a picture may be: `pixels` = width x height by the header, `file_bytes` of the encoded file.
+
+    `whole_pixels` is for what cannot be shrunk while it is decoded, all but baseline colour JPEG: it takes up to 12
+    bytes a pixel, and a file of a few hundred kilobytes may be of any number of them.
+    """
 
     pixels: int = 100_000_000
+    whole_pixels: int = 30_000_000
     file_bytes: int = 256 << 20
 
 
@@ -300,13 +305,20 @@ def _open(data: bytes, name: str, limits: Limits) -> ImageFile.ImageFile:
         width, height = picture.size
     except _DECODE_FAULTS as error:
         raise _damaged(name, error) from error
-    if width * height > limits.pixels:
+    most = limits.pixels if _can_shrink(picture) else min(limits.pixels, limits.whole_pixels)
+    if width * height > most:
         picture.close()
+        of = "" if most == limits.pixels else " of a picture that is no baseline JPEG"
         raise InputError(
-            f"{name} is {width} x {height} pixels, more than the {limits.pixels / 1e6:g} million allowed; "
-            "shrink it first"
+            f"{name} is {width} x {height} pixels, more than the {most / 1e6:g} million allowed{of}; shrink it first"
         )
     return picture
+
+
+def _can_shrink(picture: ImageFile.ImageFile) -> bool:
+    """Whether it is decoded at a fraction of its size; of a progressive JPEG all coefficients are kept meanwhile."""
+    is_jpeg = isinstance(picture, JpegImagePlugin.JpegImageFile) and picture.mode == "RGB"
+    return is_jpeg and not picture.info.get("progressive")
 
 
 def _plugin_of(data: bytes) -> type[ImageFile.ImageFile] | None:
