@@ -22,6 +22,8 @@ FLAVOR ?= auto
 HEADERS ?=
 JOBS ?= 2
 MINUTES ?= 8
+FUZZ_SECONDS ?= 90
+ROWS ?= ""
 SERVE ?=
 PIPELINE ?=
 
@@ -29,10 +31,12 @@ VENV := .venv
 BENCH := build/bench
 BIN := $(VENV)/bin
 SERVING := .venv-serving
+FUZZING := .venv-fuzz
+ATHERIS := 3.1.0
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run engines plugin cpp-runner bench report accuracy test test-all test-gpu test-serving test-serving-all serve serve-text2image lint train-demo clean
+.PHONY: help run engines plugin cpp-runner bench report accuracy test test-all test-gpu test-serving test-serving-all serve serve-text2image lint train-demo clean soak fuzz matrix soak-gpu
 
 help: ## what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -155,6 +159,32 @@ lint: $(VENV)/.ready-test ## ruff, mypy, the house's import rules, the Dockerfil
 train-demo: $(VENV)/.ready-train ## train tiny-128 again on one GPU, as training/README.md tells
 	@OMP_NUM_THREADS=1 $(BIN)/python -m training.train --model tiny-128 --out runs/tiny-128 --minutes $(MINUTES) \
 		--batch 512 --rate 2e-3 $(if $(wildcard runs/tiny-128/state.safetensors),--resume runs/tiny-128/state.safetensors)
+
+soak: $(VENV)/.ready-test ## a quarter of an hour of faults, load and hostile files: bench/results/reliability
+	@$(BIN)/python -m soak.cache
+	@OMP_NUM_THREADS=1 $(BIN)/python -m soak.long_runs
+	@$(BIN)/python -m soak.hostile
+	@$(BIN)/python -m soak.page
+
+soak-gpu: ## on a GPU: memory that runs out, a failing kernel, a lost context, long runs; under the Python of TensorRT
+	@$(PYTHON) -m soak.gpu --seconds 60
+
+# atheris has wheels for Python 3.11 to 3.13, and instruments what it imports: an environment of its own.
+$(FUZZING)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -m venv $(FUZZING)
+	@$(FUZZING)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[codecs,sign]' atheris==$(ATHERIS) aiohttp prometheus-client
+	@touch $@
+
+fuzz: $(FUZZING)/.ready $(VENV)/.ready-test ## each parser under atheris for FUZZ_SECONDS; keeps what it finds as tests
+	@mkdir -p build/fuzz
+	@for target in $$($(FUZZING)/bin/python -m soak.fuzz --list); do \
+		nice -n 19 $(FUZZING)/bin/python -m soak.fuzz $$target --seconds $(FUZZ_SECONDS) --corpus build/fuzz/$$target \
+			2> build/fuzz-$$target.log || { tail -n 20 build/fuzz-$$target.log >&2; exit 1; }; done
+	@$(FUZZING)/bin/python -m soak.fuzz.collect build/fuzz
+
+matrix: $(VENV)/.ready-test ## Pythons, torch, numpy, ONNX Runtime, TensorRT: each version put to work; some gigabytes
+	@$(BIN)/python -m soak.matrix --rows $(ROWS)
 
 clean: ## remove what was built, not the environment
 	rm -rf build out out.png

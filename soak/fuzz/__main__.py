@@ -13,14 +13,24 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+_REPORT_EVERY = 500
+
 
 def main() -> None:
     """Fuzz until the time is up; then write `TARGET.json` with the counts, and exit."""
     parser = argparse.ArgumentParser(prog="python -m soak.fuzz", description="Fuzz one parser under coverage.")
-    parser.add_argument("target")
+    parser.add_argument("target", nargs="?")
+    parser.add_argument("--list", action="store_true", help="print the names of all targets")
     parser.add_argument("--seconds", type=int, default=60, help="of CPU time, about (default: 60)")
-    parser.add_argument("--corpus", type=Path, required=True, help="where inputs that reach new code are kept")
+    parser.add_argument("--corpus", type=Path, help="where inputs that reach new code are kept")
     args = parser.parse_args()
+    if args.list:
+        from soak.fuzz.targets import targets
+
+        print(*targets(), sep="\n")
+        return
+    if args.target is None or args.corpus is None:
+        parser.error("give a target and --corpus FOLDER, or --list")
 
     import atheris
 
@@ -35,6 +45,8 @@ def main() -> None:
 
     def one(data: bytes) -> None:
         taken["inputs"] += 1
+        if taken["inputs"] % _REPORT_EVERY == 0:
+            report()  # libFuzzer ends the process without a word to Python
         taken["taken"] += try_one(target, data)
 
     def report() -> None:
@@ -43,9 +55,7 @@ def main() -> None:
         facts = {"target": target.name, "cpu_seconds": cpu, **taken, "atheris": version("atheris")}
         args.corpus.with_suffix(".json").write_text(json.dumps(facts) + "\n")
 
-    import atexit
-
-    atexit.register(report)
+    report()
     options = [f"-max_total_time={args.seconds}", "-max_len=8192", "-rss_limit_mb=1500", "-timeout=10"]
     options += [f"-artifact_prefix={args.corpus.parent}/crash-{target.name}-", "-print_final_stats=1", "-verbosity=0"]
     atheris.Setup([sys.argv[0], *options, str(args.corpus)], one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -50,12 +51,12 @@ def by_path(read: Callable[[Path], object], name: str) -> Parse:
     return parse
 
 
-def targets() -> dict[str, Target]:
-    """All of them by name."""
-    from soak.fuzz import formats, graphs, requests
-
-    found = [*formats.TARGETS, *graphs.TARGETS, *requests.TARGETS]
-    return {target.name: target for target in found}
+def targets(*modules: str) -> dict[str, Target]:
+    """All of them by name, or those of these modules ("requests" needs the server's packages)."""
+    found: dict[str, Target] = {}
+    for module in modules or ("formats", "graphs", "requests"):
+        found.update({each.name: each for each in importlib.import_module(f"soak.fuzz.{module}").TARGETS})
+    return found
 
 
 REFUSED = (InputError, EngineMismatch)
