@@ -88,7 +88,9 @@ def _inference(arrange: Callable[[SEResNet9], Any]) -> Any:
         ready = arrange(network.eval())
         if arrange is _scripted:
             with torch.no_grad():
-                ready = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(network, image)))
+                ready = torch.jit.optimize_for_inference(
+                    torch.jit.freeze(torch.jit.trace(network, image, check_trace=False))
+                )
 
         def run() -> Tensor:
             with torch.no_grad():
@@ -102,7 +104,11 @@ def _inference(arrange: Callable[[SEResNet9], Any]) -> Any:
 def _training(arrange: Callable[[SEResNet9], Any]) -> Any:
     def make(network: SEResNet9, image: Tensor, gradient: Tensor) -> Ready:
         image = _laid_out(arrange, image)
-        ready = torch.jit.trace(network.train(), image) if arrange is _scripted else arrange(network.train())
+        ready = (
+            torch.jit.trace(network.train(), image, check_trace=False)
+            if arrange is _scripted
+            else arrange(network.train())
+        )
         # What torch.compile and TorchScript make shares its parameters with the plain module.
         module = ready if isinstance(ready, FastSEResNet9) else network
 

@@ -138,7 +138,7 @@ def _shift_relu(z, shift, count, IMAGE: tl.constexpr, OC: tl.constexpr, RELU: tl
     tl.store(z + at, tl.where(at % OC < RELU, tl.maximum(x, 0), x).to(z.dtype.element_ty), mask=inside)
 
 
-def tiles(rows: int, outputs: int, channels: int, may_split: bool, most: int = 3) -> list[Tile]:
+def tiles(rows: int, outputs: int, channels: int, may_split: bool, most: int = 2) -> list[Tile]:
     """Some tiles to measure, those first that fill the GPU best with the largest products."""
     found = []
     for high, broad, warps, stages in (
