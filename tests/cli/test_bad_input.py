@@ -144,7 +144,7 @@ def test_a_pickle_dressed_as_weights(shop, command):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("run",), "the following arguments are required: --input-image"),
+        (("run",), "give --input-image PATH: pictures, or folders of them"),
         (("run", "--input-image", "images/img1.jpg"), "give --model FOLDER"),
         (("build", "--model", "models/tiny-128", "--batch", "8-1"), "batch 8-1-1 does not rise"),
         (("build", "--model", "models/tiny-128", "--batch", "x"), "batch 'x' is not of the form"),
