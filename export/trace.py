@@ -15,6 +15,7 @@ from export.masks import drop_empty_masks
 from export.opset import downgrade_to_17, torch_opset
 from export.precision import module_path
 from export.recipe import Recipe, random_tensor
+from export.twins import part, uses_of_weights
 from export.weights import fold_weight_transposes
 from runtime.errors import InputError, ToolchainError
 from runtime.runner import TensorSpec
@@ -107,7 +108,9 @@ def tidy(model: ir.Model) -> None:
     from onnxscript import optimizer
 
     fold_weight_transposes(model)
+    weights = uses_of_weights(model)
     optimizer.optimize_ir(model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT)
+    part(model, weights)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     drop_empty_masks(model)
     passes.CommonSubexpressionEliminationPass()(model)
