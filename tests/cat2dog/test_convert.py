@@ -1,5 +1,6 @@
 import os
 import pickle
+import zipfile
 
 import pytest
 import safetensors.torch
@@ -160,3 +161,16 @@ def test_an_unsound_key_map_is_refused(tmp_path, weights):
     assert "'a.{i}': 'b.{j}' is unsound; expected each placeholder" in refused(
         tmp_path / "w.pt", tmp_path / "out", {"a.{i}": "b.{j}"}
     )
+
+
+def test_a_compressed_archive_is_refused(tmp_path, weights):
+    """Its tensors would be mapped, and what was compressed be taken for numbers."""
+    torch.save(weights, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for member in plain.infolist():
+            packed.writestr(member.filename, plain.read(member))
+    message = refused(tmp_path / "w.pt", tmp_path / "small")
+    assert message == f"{tmp_path / 'w.pt'} is a compressed archive, as torch.save writes none; save the weights again"

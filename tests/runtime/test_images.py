@@ -208,9 +208,20 @@ def test_bytes_that_are_no_picture(data, expected):
 
 @pytest.mark.parametrize("side", [50_000, 2**31 - 1])
 def test_a_huge_header_is_refused_before_decoding(side):
-    with pytest.raises(InputError, match=rf"^the image is {side} x {side} pixels, more than the 100 million") as error:
+    with pytest.raises(
+        InputError, match=rf"^the image is {side} x {side} pixels, more than the 30 million allowed"
+    ) as error:
         read_image(png(side, side, 8, 2, b""), 8)
     one_line(error)
+
+
+def test_what_cannot_be_shrunk_while_it_is_decoded_has_a_limit_of_its_own():
+    limits = Limits(pixels=2000, whole_pixels=1500)
+    picture = Image.fromarray(UPRIGHT)
+    assert read_image(encode(picture, "JPEG"), 8, limits).shape == (8, 8, 3)
+    for data in (encode(picture), encode(picture, "JPEG", progressive=True), encode(picture.convert("L"), "JPEG")):
+        with pytest.raises(InputError, match=r"more than the 0\.0015 million allowed of a picture that is no "):
+            read_image(data, 8, limits)
 
 
 def test_limits():
