@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx.parser
+
 from engines.batch import BatchProfile
 from engines.kernels.launch import Image, Launch, LaunchPlan, Number, Pointer, Tensor, TensorMap
 from engines.kernels.read_plan import read_plan
 from engines.kernels.sizes import check_size, evaluate
 from engines.lowering import fix_batch, load
 from soak.fuzz.targets import REFUSED, Target, by_path
-from soak.tiny import write_tiny
 
 
 def _plan(data: bytes) -> None:
@@ -39,11 +40,26 @@ def _graph(path: Path) -> None:
     fix_batch(load(path), BatchProfile(1, 1, 1), path)
 
 
-def _graphs() -> list[bytes]:
-    import tempfile
+_TEXT = """<ir_version: 8, opset_import: ["" : 17, "d" : 1]>
+g (float[B, 4] x, bool c) => (float[B, 4] y)
+<float[4, 4] w = {1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4}, int64[2] shape = {-1, 4}>
+{
+  flat = Reshape (x, shape)
+  up = MatMul (flat, w)
+  half = Cast <to = 10> (up)
+  whole = Cast <to = 1> (half)
+  twice = d.double (whole)
+  y = If (c) <then_branch = one () => (float[B, 4] a) { a = Relu (twice) },
+              else_branch = two () => (float[B, 4] b) { b = Tanh (twice) }>
+}
+<domain: "d", opset_import: ["" : 17]>
+double (a) => (b) { b = Add (a, a) }
+"""
 
-    with tempfile.TemporaryDirectory() as folder:
-        return [write_tiny(Path(folder) / "x.onnx", width=8).read_bytes()]
+
+def _graphs() -> list[bytes]:
+    """One with constants, a function and graphs inside a node."""
+    return [onnx.parser.parse_model(_TEXT).SerializeToString()]
 
 
 TARGETS = (
