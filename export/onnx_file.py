@@ -78,7 +78,8 @@ def read(path: str | os.PathLike[str]) -> OnnxFile:
     except FileNotFoundError as error:
         raise InputError(f"{path} has no manifest {manifest.name} beside it: export the model again") from error
     except (ValueError, OSError, RecursionError) as error:
-        raise InputError(f"{manifest} cannot be read ({error}): export the model again") from error
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{manifest} cannot be read ({reason}): export the model again") from error
     try:
         if fields["schema"] != SCHEMA or fields["path"] != path.name:
             raise InputError(
@@ -90,7 +91,8 @@ def read(path: str | os.PathLike[str]) -> OnnxFile:
             raise InputError(f"{manifest} is of other files than {path.name} and its data: export the model again")
         return OnnxFile(**{**fields, "path": path})
     except (TypeError, KeyError) as error:
-        raise InputError(f"{manifest} lacks or has odd fields ({error}): export the model again") from error
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{manifest} lacks or has odd fields ({reason}): export the model again") from error
 
 
 def up_to_date(path: str | os.PathLike[str], key: dict[str, Any], verify_hash: bool = False) -> OnnxFile | None:
