@@ -13,6 +13,7 @@ from bench import (
     engine_ladder,
     engine_table,
     linear_table,
+    timeline_table,
     turning_table,
 )
 
@@ -27,7 +28,7 @@ def shown(path: str, name: str) -> str:
 
 
 def test_attention_beside_its_peers():
-    files = [RESULTS / f"attention/attention_{precision}.json" for precision in ("fp16", "bf16")]
+    files = [RESULTS / f"attention/attention_{name}.json" for name in ("fp16", "bf16", "1024_batch4")]
     assert shown("engines/kernels/README.md", "attention table") == attention_table.table(files)
 
 
@@ -63,6 +64,21 @@ def test_what_each_step_of_the_kernels_brought():
 
 def test_linear_layers_on_an_h200():
     assert shown("engines/kernels/README.md", "linear table") == linear_table.table(RESULTS / "linear/tuning_500m.json")
+
+
+def test_where_the_time_of_linear_launches_goes():
+    made = timeline_table.table(RESULTS / "linear/timeline_h200.json")
+    assert shown("engines/kernels/README.md", "timeline table") == made
+
+
+def test_what_is_said_of_turning():
+    """At most 10 % by the better of both ways but for one case in each precision."""
+    over = set()
+    for row in json.loads((RESULTS / "linear/turning_h200.json").read_text("utf-8"))["rows"]:
+        us = row["us"]
+        if min(us["in the QKV layer"], us["in attention"]) / us["plain"] > 1.105:
+            over.add((row["tokens"], row["heads"], row["batch"]))
+    assert over == {(256, 14, 4)}
 
 
 def test_kernels_chosen_in_their_block():
