@@ -93,7 +93,9 @@ def test_a_file_that_unfolds_to_too_much_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "v.npz"
     with open(path, "wb") as file:
         np.savez_compressed(file, about=np.array(["psnr", "30", "x"]), **{"input.x": np.zeros(10_000)})
-    with pytest.raises(InputError, match=r"v\.npz is no validation file \(it holds 2 arrays of \d+ bytes, more than 1000\)$"):
+    with pytest.raises(
+        InputError, match=r"v\.npz is no validation file \(it holds 2 arrays of \d+ bytes, more than 1000"
+    ):
         Validation.load(path)
 
 
