@@ -1,6 +1,6 @@
 """`python -m bench.serving_load`: start `cat2dog serve`, put load on it, write a result file.
 
-    python -m bench.serving_load --model models/tiny-128 --output bench/results/serving/tiny-128_cpu.json
+    python -m bench.serving_load --model models/tiny-128 --output bench/results/serving/tiny-128_serving_cpu.json
     python -m bench.serving_load --engine FILE.engine --pixels 1 4 8 --shares 0.5 0.9 --output result.json
 
 Files of pictures go in and come out (`--clients`, `--rates`); with `--pixels` batches of pixels, too, held against what

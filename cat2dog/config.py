@@ -86,8 +86,9 @@ class Config:
         # RoPE turns pairs of channels, half of them by the row and half by the column.
         step = 4 if self.rope else 1
         if self.width % (self.heads * step):
-            good = [h for h in range(1, self.width + 1) if self.width % (h * step) == 0]
-            advice = f"the nearest that does: {min(good, key=lambda h: abs(h - self.heads))}" if good else "widen it"
+            fitting = [h for h in range(1, self.width + 1) if self.width % (h * step) == 0]
+            nearest = min(fitting, key=lambda h: abs(h - self.heads), default=None)
+            advice = "widen it" if nearest is None else f"the nearest that does: {nearest}"
             what = f"into heads of a multiple of {step} channels, as RoPE needs" if step > 1 else "evenly"
             raise InputError(f"heads {self.heads} does not divide width {self.width} {what}; {advice}")
         if parameter_count(self) > _MAX_PARAMETERS:
@@ -166,7 +167,7 @@ def parameter_count(config: Config) -> int:
     return embed + position + config.depth * (2 * norm + attention + mlp) + norm + head
 
 
-_SIZES = {
+_SIZES: dict[str, dict[str, Any]] = {
     "500m": {"width": 1280, "depth": 25, "heads": 20},
     "1b": {"width": 1792, "depth": 26, "heads": 14},
     "2b": {"width": 2304, "depth": 32, "heads": 18},

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from runtime.errors import InputError
 
@@ -95,7 +95,7 @@ def _entry(path: Path, name: str, value: Any, base: int) -> Entry:
     return entry
 
 
-def _sizes(value: Any) -> bool:
+def _sizes(value: Any) -> TypeGuard[list[int]]:
     return (
         isinstance(value, list)
         and len(value) <= _MAX_DIMENSIONS

@@ -64,7 +64,7 @@ def write_fp32(path: Path, shapes: Mapping[str, tuple[int, ...]], tensors: Itera
                 if start is None or tuple(tensor.shape) != tuple(shapes[name]):
                     raise ValueError(f"unexpected tensor {name} {tuple(tensor.shape)}")
                 file.seek(8 + len(text) + start)
-                file.write(memoryview(tensor.detach().to(torch.float32).contiguous().numpy()).cast("B"))
+                file.write(tensor.detach().to(torch.float32).contiguous().numpy().data.cast("B"))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

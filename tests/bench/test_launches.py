@@ -61,7 +61,8 @@ def test_a_node_that_holds_no_plan_is_refused_in_one_line(tmp_path, capsys, fiel
     path = tmp_path / "changed.onnx"
     ir.save(model, path)
     assert launches.main(["--onnx", str(path), "--output", str(tmp_path / "x.json")]) == 2
-    assert f"error: {path}: its weights cannot be read from {tmp_path}/" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path} cannot be loaded: the data of ") and said.count("\n") == 1
     for data in whole.parent.glob("*.data"):
         shutil.copy(data, tmp_path)
     assert launches.main(["--onnx", str(path), "--output", str(tmp_path / "x.json")]) == 2

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def test_the_load_table_is_the_results():
-    result = read_result(ROOT / "bench/results/serving/tiny-128_cpu.json")
+    result = read_result(ROOT / "bench/results/serving/tiny-128_serving_cpu.json")
     (load,) = result["serving"]["loads"]
     readme = (ROOT / "serving/README.md").read_text()
     table = readme.split("<!-- load table -->")[1].split("<!-- end of table -->")[0].strip().splitlines()[2:]
