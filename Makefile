@@ -32,11 +32,12 @@ BENCH := build/bench
 BIN := $(VENV)/bin
 SERVING := .venv-serving
 FUZZING := .venv-fuzz
+FLEET := .venv-fleet
 ATHERIS := 3.1.0
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run engines plugin cpp-runner bench report accuracy test test-all test-gpu test-serving test-serving-all serve serve-text2image lint train-demo clean soak fuzz matrix soak-gpu
+.PHONY: help run engines plugin cpp-runner bench report accuracy test test-all test-gpu test-serving test-serving-all test-fleet test-fleet-all serve serve-text2image lint train-demo clean soak fuzz matrix soak-gpu
 
 help: ## what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -132,6 +133,7 @@ test: $(VENV)/.ready-test ## what CI runs: no GPU, real TensorRT-RTX builds, ONN
 
 test-all: $(VENV)/.ready-test ## the long ones too
 	@$(BIN)/python -m pytest -m "not gpu"
+	@$(MAKE) --no-print-directory test-fleet-all
 
 test-gpu: $(VENV)/.ready-test ## what needs a GPU, some of it an engine too: CAT2DOG_TEST_ENGINE=FILE.engine
 	@$(BIN)/python -m pytest -m gpu
@@ -141,6 +143,19 @@ test-serving: $(VENV)/.ready $(SERVING)/.ready-text2image ## the server and mode
 
 test-serving-all: $(VENV)/.ready $(SERVING)/.ready-text2image ## the server's long tests: ten thousand requests, kills, throughput
 	@OMP_NUM_THREADS=1 $(SERVING)/bin/python -m pytest -m "slow and not gpu" tests/serving
+
+# Ray, pyarrow and a server of S3 weigh half a gigabyte, and only these tests want them.
+$(FLEET)/.ready: pyproject.toml constraints.txt
+	@echo "environment: installing Ray and a server of S3 into $(FLEET) ..."
+	@$(PYTHON) -m venv $(FLEET)
+	@$(FLEET)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fleet]'
+	@touch $@
+
+test-fleet: $(FLEET)/.ready ## Ray workers that are killed, engines in a real S3, capacity simulated; four minutes
+	@OMP_NUM_THREADS=1 $(FLEET)/bin/python -m pytest -m "not slow and not gpu" tests/fleet
+
+test-fleet-all: $(FLEET)/.ready ## with the ten thousand pictures
+	@OMP_NUM_THREADS=1 $(FLEET)/bin/python -m pytest -m "not gpu" tests/fleet
 
 serve: $(VENV)/.ready $(SERVING)/.ready ## $(MODEL) on Triton Inference Server, until Ctrl-C
 	@$(BIN)/cat2dog serve --model $(MODEL) --precision $(firstword $(PRECISIONS)) --attention $(ATTENTION) $(SERVE)

@@ -59,6 +59,7 @@ def add_builder_arguments(parser: argparse.ArgumentParser) -> None:
         help="make an engine that takes new weights without being built again (engines.refit); has no kernels of"
         " ours in it",
     )
+    options.store(parser)
     options.opset(parser)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cli.console import Update
 from cli.options import DEFAULT_BUILD_FOLDER, check_build_folder
-from runtime.errors import InputError
+from runtime.errors import InputError, ToolchainError
 
 if TYPE_CHECKING:
     from engines.build import BuildRequest, Built
@@ -130,13 +130,48 @@ def _linear(args: argparse.Namespace) -> str:
 
 def built(args: argparse.Namespace, recipe: Recipe, update: Update) -> Built:
     """The engine that the arguments of `cat2dog build` describe; the reference is computed only for one to be built."""
-    from engines.build import build, find
+    built = built_or_awaited(args, recipe, update, wait=True)
+    assert built is not None
+    return built
+
+
+def built_or_awaited(args: argparse.Namespace, recipe: Recipe, update: Update, wait: bool) -> Built | None:
+    """As `built`; with `--store`, the engine may come from another machine, and without `wait` None means that one
+    builds it now.
+    """
+    from engines.build import Built, build, choose_flavor, engine_key, find
 
     request = build_request(args, recipe, update)
-    if not request.force and (found := find(request)):
+    url = getattr(args, "store", None)
+    found = None if request.force else find(request)
+
+    def make() -> Built:
+        exported(args, recipe, args.precision, update)  # now that it is going to be used, it is hashed
+        return build(replace(request, validation=validation_of(recipe, update)), update)
+
+    if not url:
+        return found or make()
+    from engines.remote_store import RemoteStore
+    from engines.shared_build import obtain
+
+    store = RemoteStore(url)
+    key = engine_key(request, choose_flavor(request.flavor))
+    if request.force:
+        made = make()
+        store.publish(made.path)
+        return made
+    if found:
+        if store.manifest(key) is None:
+            update("sharing the engine", None)
+            store.publish(found.path)
         return found
-    exported(args, recipe, args.precision, update)  # now that it is going to be used, it is hashed
-    return build(replace(request, validation=validation_of(recipe, update)), update)
+    path, fresh = obtain(store, key, request.root, lambda: make().path, update, wait)
+    if path is None:
+        return None
+    filed = find(request)
+    if filed is None:
+        raise ToolchainError(f"the engine that {url} gave is not the one asked for: build it with --force --store")
+    return Built(filed.path, filed.manifest, fresh)
 
 
 def targets_of(text: str | None) -> tuple[str, ...]:

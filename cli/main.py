@@ -26,6 +26,7 @@ SUBCOMMANDS = (
     "bench",
     "serve",
     "triton-repo",
+    "store",
     "sign",
     "verify",
     "doctor",

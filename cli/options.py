@@ -62,6 +62,17 @@ def build_folder(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def store(parser: argparse.ArgumentParser) -> None:
+    """`--store`: the engine store that machines share."""
+    parser.add_argument(
+        "--store",
+        metavar="URL",
+        default=os.environ.get("CAT2DOG_STORE") or None,
+        help="engine store shared by machines, a folder or s3://bucket/prefix: one machine of a GPU type builds, the"
+        " others fetch (default: $CAT2DOG_STORE, else none)",
+    )
+
+
 def json_output(parser: argparse.ArgumentParser) -> None:
     """`--json`."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON instead of a table")

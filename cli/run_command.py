@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cli import build_command, compose, console, options
+from cli import build_command, compose, console, options, run_fleet
 from runtime.errors import AccuracyError, InputError, ToolchainError
 
 if TYPE_CHECKING:
@@ -40,14 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", metavar="FILE.engine", help="run this engine instead of one chosen for --model")
     parser.add_argument(
         "--input-image",
-        type=options.some_path,
+        type=run_fleet.place_argument,
         nargs="+",
         metavar="PATH",
-        help="picture files, or folders of them (of a --recipe, default: its validation samples)",
+        help="picture files, folders of them, or one URL such as s3://bucket/cats (of a --recipe, default: its"
+        " validation samples)",
     )
     parser.add_argument(
         "--output",
-        type=options.some_path,
+        type=run_fleet.place_argument,
         metavar="PATH",
         help="file for one picture (default: out.png), folder for several (default: out)",
     )
@@ -62,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("cpu", "cuda"),
         help="where ONNX Runtime runs the network (default: cpu; cuda needs the package onnxruntime-gpu)",
     )
+    run_fleet.add_arguments(parser)
     options.signed_by(parser)
     psnr = parser.add_mutually_exclusive_group()
     psnr.add_argument(
@@ -91,6 +93,10 @@ def run(args: argparse.Namespace) -> int:
         return run_recipe(args)
     if not args.input_image:
         raise InputError("give --input-image PATH: pictures, or folders of them")
+    if run_fleet.wanted(args):
+        BatchProfile.parse(args.batch)
+        compose.targets_of(args.targets)
+        return run_fleet.run(args)
     pictures = pair(args.input_image, args.output)
     if args.model is None and args.engine is None:
         raise InputError("give --model FOLDER (for example --model models/tiny-128) or --engine FILE.engine")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,30 +32,50 @@ def open_network(args: argparse.Namespace, recipe: Recipe | None, update: Update
 
     Raises InputError where what was asked for cannot run here.
     """
-    if args.engine:
-        return _engine(Path(args.engine), recipe, update, lanes)
-    if recipe is None:
-        raise InputError("give --model FOLDER, --recipe PACKAGE.MODULE:FACTORY or --engine FILE.engine")
-    runner = args.runner
-    if runner == "auto" and args.provider:
-        runner = "onnxruntime"
-    if runner == "auto":
-        runner = "tensorrt" if _tensorrt_runs(args.flavor) else "onnxruntime"
-    if runner == "pytorch":
+    if args.runner == "pytorch" and not args.engine and recipe is not None:
         return ReferenceRunner(recipe), "PyTorch FP32"
-    if runner == "tensorrt":
-        return _engine(compose.built(args, recipe, update).path, recipe, update, lanes)
+    path = _file(args, recipe, update)
+    if path.suffix == ".engine":
+        return _engine(path, recipe, update, lanes)
     from engines.proxy import runnable
     from runtime.onnxruntime_runner import OnnxRuntimeRunner
 
-    onnx = compose.exported(args, recipe, args.precision, update)
     update("loading", None)
     provider = args.provider or "cpu"
     about = f"ONNX Runtime {provider.upper()} {args.precision}"
     if args.precision == "bf16":
         about += ", FP32 arithmetic with BF16 rounding"
-    with runnable(onnx.path) as path:
-        return OnnxRuntimeRunner(path, [provider]), about
+    with runnable(path) as plain:
+        return OnnxRuntimeRunner(plain, [provider]), about
+
+
+def network_file(args: argparse.Namespace, recipe: Recipe | None, update: Update) -> Path:
+    """The engine, its gate run, or ONNX file that `open_network` would open; not for PyTorch. Raises as it does."""
+    path = _file(args, recipe, update)
+    if path.suffix == ".engine":
+        from runtime.engine_file import engine_manifest
+
+        if engine_manifest(path).gate.state == "pending":
+            settle_gate(path, recipe, update)
+    return path
+
+
+def _file(args: argparse.Namespace, recipe: Recipe | None, update: Update) -> Path:
+    if args.engine:
+        return Path(args.engine)
+    if recipe is None:
+        raise InputError("give --model FOLDER, --recipe PACKAGE.MODULE:FACTORY or --engine FILE.engine")
+    runner = args.runner
+    if runner == "auto" and args.provider:
+        runner = "onnxruntime"
+    chosen = runner == "tensorrt"
+    if chosen or (runner == "auto" and _tensorrt_runs(args.flavor)):
+        wait = chosen or not getattr(args, "no_wait", False)
+        built = compose.built_or_awaited(args, recipe, update, wait)
+        if built is not None:
+            return built.path
+        print("another machine builds the engine: ONNX Runtime runs it meanwhile", file=sys.stderr)
+    return compose.exported(args, recipe, args.precision, update).path
 
 
 def _tensorrt_runs(flavor: str) -> bool:

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_limits(parser)
     options.precision(parser)
     options.build_folder(parser)
+    options.store(parser)
     options.json_output(parser)
 
 
@@ -59,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     limits = arguments.limits_of(args)
     if not args.model and not args.engine:
         raise InputError("give --model FOLDER whose engines are built, or --engine FILE.engine")
+    if args.store:
+        _brought(args)
     engines = [*args.engine, *(each for model in args.model for each in _filed(args, model))]
     models = write_repository(args.out, engines, tuning, limits)
     if args.json:
@@ -66,6 +69,34 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{args.out}: {', '.join(models)}; start Triton with {args.out / 'start.sh'}")
     return 0
+
+
+def _brought(args: argparse.Namespace) -> None:
+    """File what the store has of these checkpoints for Triton, for every GPU type."""
+    from engines.remote_store import RemoteStore
+    from engines.store import engine_path
+    from runtime.flavors import TENSORRT
+
+    store = RemoteStore(args.store)
+    names = {model.name for model in args.model}
+    with console.progress("triton-repo") as update:
+        for manifest in store.manifests():
+            key = manifest.key
+            if key.checkpoint not in names or key.precision != args.precision or _unfit(manifest, TENSORRT):
+                continue
+            root = Path(args.build_dir) / "engines"
+            update(f"fetching {engine_path(root, key).name}", None)
+            if not _is_here(engine_path(root, key), manifest):
+                store.bring(manifest, root)
+
+
+def _is_here(path: Path, manifest: Manifest) -> bool:
+    from runtime.manifest import read_manifest
+
+    try:
+        return path.stat().st_size == manifest.size and read_manifest(path).sha256 == manifest.sha256
+    except (FileNotFoundError, EngineMismatch):
+        return False
 
 
 def _filed(args: argparse.Namespace, model: Path) -> list[Path]:

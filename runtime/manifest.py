@@ -195,15 +195,20 @@ def _unsealed(text: str) -> str:
     return "{\n" + rest
 
 
+def parse_manifest(data: bytes) -> Manifest:
+    """The manifest that a manifest's file holds. Raises ValueError for one that is damaged."""
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"it is larger than {MAX_BYTES} bytes")
+    return Manifest.from_json(_unsealed(data.decode()))
+
+
 def read_manifest(engine: str | os.PathLike[str]) -> Manifest:
     """The manifest beside `engine`. Raises EngineMismatch where it is missing or damaged."""
     path = manifest_path(engine)
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"it is larger than {MAX_BYTES} bytes")
-        return Manifest.from_json(_unsealed(data.decode()))
+        return parse_manifest(data)
     except FileNotFoundError as error:
         raise EngineMismatch(f"{engine} has no manifest {path.name} beside it; {rebuild_advice(engine)}") from error
     except (OSError, ValueError) as error:

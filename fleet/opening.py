@@ -1,0 +1,63 @@
+"""How a worker on another machine gets its network: the file travels by content, and is opened from a local copy."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from runtime.errors import InputError
+from runtime.manifest import manifest_path
+from runtime.runner import ImageRunner
+from runtime.signing import signature_path
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """An ONNX file or engine with the files beside it: names to a function that gives the bytes where it is opened.
+
+    `provider` is ONNX Runtime's, `threads` bounds those of one operator (None: all cores).
+    """
+
+    files: Mapping[str, Callable[[], np.ndarray]]
+    name: str
+    provider: str = "cpu"
+    threads: int | None = None
+
+    def __call__(self) -> ImageRunner:
+        """The image runner. Raises what opening the file raises; EngineMismatch for an engine of another machine."""
+        with tempfile.TemporaryDirectory(prefix="cat2dog-") as folder:
+            for name, content in self.files.items():
+                with open(Path(folder, name), "wb") as file:
+                    content().tofile(file)
+            return open_network(Path(folder, self.name), self.provider, self.threads)
+
+
+def open_network(path: Path, provider: str = "cpu", threads: int | None = None) -> ImageRunner:
+    """The image runner of an ONNX file or engine; an engine's gate must have passed."""
+    if path.suffix == ".engine":
+        from engines.elsewhere import engine_runner
+        from runtime.engine_file import engine_manifest
+
+        state = engine_manifest(path).gate.state
+        if state != "passed":
+            raise InputError(f"the accuracy gate of {path.name} is {state}: `cat2dog run --engine` settles it")
+        return ImageRunner.from_runner(engine_runner(path, 2))
+    from engines.proxy import runnable
+    from runtime.onnxruntime_runner import OnnxRuntimeRunner
+
+    with runnable(path) as plain:
+        return ImageRunner.from_runner(OnnxRuntimeRunner(plain, [provider], threads))
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file and those beside it that it is read with."""
+    beside = (manifest_path(path), signature_path(path)) if path.suffix == ".engine" else (_data_of(path),)
+    return [path, *(each for each in beside if each.exists())]
+
+
+def _data_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.data")
