@@ -9,6 +9,7 @@ possible (one that was cut off, and its successor): what is done under a lease m
 from __future__ import annotations
 
 import json
+import random
 import secrets
 import threading
 import time
@@ -20,6 +21,9 @@ from runtime.errors import ToolchainError
 from runtime.place import Place
 
 _MOST_BYTES = 1 << 16
+# Who waits asks so much less often each time, down to one in so many times the first interval.
+SLOWER = 1.5
+SLOWEST = 8
 
 
 @dataclass(frozen=True)
@@ -120,11 +124,13 @@ class Lease:
 
 
 def wait_for(lease: Lease, ready: Callable[[], bool], poll: float, waiting: Callable[[str], None]) -> bool:
-    """True when the lease was taken, False when `ready` was; asks both every `poll` seconds.
+    """True when the lease was taken, False when `ready` was; asks both every `poll` seconds, and ever less often.
 
+    Ten thousand machines that ask every two seconds would be more than one prefix of S3 answers.
     Raises ToolchainError where a holder that was waited for failed: what failed there fails here, too.
     """
     held = False
+    longest = poll * SLOWEST
     while True:
         if ready():
             return False
@@ -135,7 +141,8 @@ def wait_for(lease: Lease, ready: Callable[[], bool], poll: float, waiting: Call
             return not ready() or _give_up(lease)
         held = held or not lease.ended()
         waiting(lease.holder())
-        time.sleep(poll)
+        time.sleep(poll * random.uniform(0.5, 1.5))  # not all at once
+        poll = min(poll * SLOWER, longest)
 
 
 def _give_up(lease: Lease) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from fleet.station import Result, Station, told
 from runtime.errors import GpuLost, MissingExtra, ToolchainError
 from runtime.place import Place
 
-# Pictures of one task: what is given out again when its worker dies, and few enough tasks for Ray's own bookkeeping.
-_BLOCK = 64
-_MOST_BLOCKS = 20_000
+# Pictures of one task: what is given out again when its worker dies. A driver gives out some fifty tasks a second
+# (`python -m bench.fleet_rate`), so that GPUs, which draw a thousand pictures a second, get larger ones.
+_LEAST_BLOCK, _MOST_BLOCK = 64, 1024
+_BLOCKS_A_WORKER = 4  # so that none waits long for the last
+_BLOCKS = 2000  # in all, where that makes none too large: more would keep the driver busy for minutes
 _RESTARTS = 20
 
 
@@ -77,20 +80,23 @@ class RayPool:
         # A block whose worker died too often is left out, and given out again by the driver, in smaller ones.
         context.max_errored_blocks = -1
         context.enable_progress_bars = False
-        block = company or max(_BLOCK, -(-len(pairs) // _MOST_BLOCKS))
+        block = company or block_size(len(pairs), self.workers, self._gpu)
         workers = min(self.workers, -(-len(pairs) // block))
         pictures = ray.data.from_items(
             [{"name": name, "target": target} for name, target in pairs], override_num_blocks=-(-len(pairs) // block)
         )
-        results = pictures.map_batches(
-            _Actor,
-            fn_constructor_args=(opening, source, output),
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
-            # Without them Ray retries for ever, also a picture that kills.
-            ray_remote_args_fn=lambda: {"max_restarts": _RESTARTS, "max_task_retries": 2},
-            **({"num_gpus": 1} if self._gpu else {"num_cpus": 1}),
-        )
+        with warnings.catch_warnings():
+            # 2.60 says of this argument that 2.64 drops it, and has no other way yet; hence the pin.
+            warnings.simplefilter("ignore")
+            results = pictures.map_batches(
+                _Actor,
+                fn_constructor_args=(opening, source, output),
+                batch_size=None,
+                compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+                # Without them Ray retries for ever, also a picture that kills.
+                ray_remote_args_fn=lambda: {"max_restarts": _RESTARTS, "max_task_retries": 2},
+                **({"num_gpus": 1} if self._gpu else {"num_cpus": 1}),
+            )
         try:
             for row in results.iter_rows():
                 yield Result(str(row["name"]), str(row["fault"]), str(row["fatal"]))
@@ -106,6 +112,12 @@ class RayPool:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.close()
+
+
+def block_size(pictures: int, workers: int, gpu: bool) -> int:
+    """How many pictures one task gets."""
+    fair = -(-pictures // min(workers * _BLOCKS_A_WORKER, _BLOCKS))
+    return max(_LEAST_BLOCK, min(fair, _MOST_BLOCK)) if gpu else _LEAST_BLOCK
 
 
 class _Content:

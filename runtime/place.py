@@ -187,13 +187,13 @@ class RemotePlace:
 
     def write(self, name: str, data: bytes) -> None:
         """Put the object."""
-        with self._told(name):
+        with self._told(name, absent="there is no such bucket"):
             self._system.pipe_file(self._path(name), data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Put the object if there is none; the store decides between two who try."""
         try:
-            with self._told(name):
+            with self._told(name, absent="there is no such bucket"):
                 self._system.pipe_file(self._path(name), data, mode="create")
         except FileExistsError:
             return False
@@ -206,7 +206,7 @@ class RemotePlace:
 
     def upload(self, source: Path, name: str) -> None:
         """Put the object from a file, in parts where it is large; seen when the last part is in."""
-        with self._told(name):
+        with self._told(name, absent="there is no such bucket"):
             self._system.put_file(str(source), self._path(name))
 
     def delete(self, name: str) -> None:
@@ -237,10 +237,14 @@ class RemotePlace:
         return f"{self._root}/{_checked(name)}"
 
     @contextlib.contextmanager
-    def _told(self, name: str) -> Iterator[None]:
+    def _told(self, name: str, absent: str = "") -> Iterator[None]:
         try:
             yield
-        except (FileNotFoundError, FileExistsError, GeneratorExit, ToolchainError):
+        except FileNotFoundError as error:
+            if not absent:
+                raise
+            raise ToolchainError(f"{self.url}/{name}: {absent}") from error
+        except (FileExistsError, GeneratorExit, ToolchainError):
             raise
         except Exception as error:  # each store's client raises its own
             if "PreconditionFailed" in repr(error) or "ConditionalRequestConflict" in repr(error):

@@ -79,8 +79,8 @@ def test_wrong_usage_is_one_line(tmp_path, monkeypatch, capsys, words, said):
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed here")
 def test_without_ray_it_names_the_package(shop, cats):
-    done = shop.cat2dog("run", "--model", "models/tiny-128", "--runner", "onnxruntime", "--input-image", cats, "--output",
-                        "r_dogs", "--ray")  # fmt: skip
+    words = ("run", "--model", "models/tiny-128", "--runner", "onnxruntime", "--input-image", cats)
+    done = shop.cat2dog(*words, "--output", "r_dogs", "--ray")
     assert done.returncode == 2
     assert done.stderr == "error: --ray needs the package 'ray', which is not installed: pip install 'cat2dog[ray]'\n"
 
