@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from serving import rows
 from serving.arrivals import Arrivals
 from serving.function import BUSY, FAILED, OK, Answer, Ask, Function, Refusal, Value
 from serving.log import JsonLog
-from serving.tally import Tally
+
+if TYPE_CHECKING:
+    from serving.tally import Tally
 
 Responses = list[dict[str, np.ndarray]]
 

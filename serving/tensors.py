@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from serving.arrivals import Arrivals
 from serving.binding import Responses, Timing, fault
 from serving.function import OK, Refusal
 from serving.log import JsonLog
-from serving.tally import Tally
+
+if TYPE_CHECKING:
+    from serving.tally import Tally
 
 INPUT, OUTPUT = "image", "dog"
 
