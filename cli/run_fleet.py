@@ -143,11 +143,15 @@ def _drive(args: argparse.Namespace, task: Task, network: Path, update: console.
         with in_process(lambda: open_network(network, provider), task.source, task.output) as execute:
             return drive(task, execute, update)
     from fleet.on_ray import RayPool
+    from fleet.opening import FromStore, Shipped
+    from runtime.engine_file import engine_manifest
 
     update("starting Ray's workers", None)
     gpu = network.suffix == ".engine" or provider == "cuda"
     with RayPool(args.ray, args.workers, gpu) as pool:
-        opening = pool.ship(network, provider, threads=1)
+        opening: Shipped | FromStore = pool.ship(network, provider, threads=1)
+        if args.store and network.suffix == ".engine":  # then each machine takes the one of its own GPU
+            opening = FromStore(args.store, engine_manifest(network).key)
         return drive(task, pool.executor(opening, task.source, task.output), update)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -39,6 +41,7 @@ class RayPool:
         except ImportError as error:
             raise MissingExtra("ray", "--ray", "'cat2dog[ray]'") from error
         self._ray = ray
+        _reachable(address)
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)  # its progress is ours to tell
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -114,6 +117,17 @@ class RayPool:
         self.close()
 
 
+def _reachable(address: str) -> None:
+    """Raise ToolchainError where nothing listens at host:port: Ray itself would go on trying for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # local, auto
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=20).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise ToolchainError(f"there is no Ray cluster at '{address}': {error}") from error
+
+
 def block_size(pictures: int, workers: int, gpu: bool) -> int:
     """How many pictures one task gets."""
     fair = -(-pictures // min(workers * _BLOCKS_A_WORKER, _BLOCKS))
@@ -153,5 +167,6 @@ class _Actor:
 
 
 def _line(error: BaseException) -> str:
+    """The last line, without the exception's class; Ray puts the worker's traceback before it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
+    return re.sub(r"^[\w.]+(Error|Exception|Mismatch): ", "", lines[-1])[:300] if lines else type(error).__name__

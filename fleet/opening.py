@@ -1,16 +1,18 @@
-"""How a worker on another machine gets its network: the file travels by content, and is opened from a local copy."""
+"""How a worker on another machine gets its network: its file travels by content, or comes from the engine store."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from engines.remote_store import RemoteStore
 from runtime.errors import InputError
-from runtime.manifest import manifest_path
+from runtime.gpu import Gpu, find_gpus, no_gpu_reason
+from runtime.manifest import EngineKey, Manifest, manifest_path
 from runtime.runner import ImageRunner
 from runtime.signing import signature_path
 
@@ -34,6 +36,44 @@ class Shipped:
                 with open(Path(folder, name), "wb") as file:
                     content().tofile(file)
             return open_network(Path(folder, self.name), self.provider, self.threads)
+
+
+@dataclass(frozen=True)
+class FromStore:
+    """The engine of a network for whatever GPU it is opened on, from the engine store at `url`.
+
+    `like` is the key of one such engine: network, precision, flavor and batches are its, the GPU is the machine's own.
+    """
+
+    url: str
+    like: EngineKey
+
+    def __call__(self) -> ImageRunner:
+        """The image runner. Raises InputError where the store has no engine for this machine's GPU."""
+        gpus = find_gpus()
+        if not gpus:
+            raise InputError(f"no GPU to run an engine on: {no_gpu_reason()}")
+        store = RemoteStore(self.url)
+        fitting = [each for each in store.manifests() if self._fits(each, gpus[0])]
+        if not fitting:
+            raise InputError(
+                f"{self.url} has no engine of {self.like.checkpoint} {self.like.precision} for {gpus[0].name}: build "
+                "it on such a machine, `cat2dog build --store`"
+            )
+        with tempfile.TemporaryDirectory(prefix="cat2dog-") as folder:
+            newest = max(fitting, key=lambda manifest: manifest.build.date)
+            return open_network(store.bring(newest, Path(folder)))
+
+    def _fits(self, manifest: Manifest, gpu: Gpu) -> bool:
+        key = manifest.key
+        ours = replace(
+            self.like, gpu=key.gpu, compute_capability=key.compute_capability, targets=key.targets,
+            kernels=key.kernels, options=key.options, attention=key.attention,
+        )  # fmt: skip
+        fits = gpu.compute_capability in key.targets or (gpu.name, gpu.compute_capability) == (
+            key.gpu, key.compute_capability,
+        )  # fmt: skip
+        return fits and ours == key and manifest.gate.state == "passed"
 
 
 def open_network(path: Path, provider: str = "cpu", threads: int | None = None) -> ImageRunner:

@@ -150,3 +150,27 @@ def test_an_engine_or_network_travels_by_content(tmp_path):
     runner = Shipped({path.name: lambda: np.fromfile(path, np.uint8)}, path.name)()
     with runner:
         assert runner.run(np.zeros((1, 8, 8, 3), np.uint8)).min() == 255
+
+
+def test_each_gpu_takes_its_own_engine_from_the_store(tmp_path, monkeypatch):
+    import fleet.opening
+    from engines.remote_store import RemoteStore
+    from fleet.opening import FromStore
+    from runtime.gpu import Gpu
+    from runtime.manifest import read_manifest
+    from tests.engines.test_remote_store import filed
+
+    store = RemoteStore(tmp_path / "store")
+    engines = {cc: filed(tmp_path / "a", capability=cc) for cc in ("8.0", "9.0")}
+    for engine in (*engines.values(), filed(tmp_path / "a", capability="8.6", gate="pending")):
+        store.publish(engine)
+    opened = []
+    monkeypatch.setattr(fleet.opening, "open_network", lambda path: opened.append(read_manifest(path).key))
+    opening = FromStore(store.url, read_manifest(engines["8.0"]).key)
+    for cc in engines:
+        monkeypatch.setattr(fleet.opening, "find_gpus", lambda cc=cc: [Gpu(0, f"GPU {cc}", cc, 1, "13.0")])
+        opening()
+    assert [key.compute_capability for key in opened] == ["8.0", "9.0"]
+    monkeypatch.setattr(fleet.opening, "find_gpus", lambda: [Gpu(0, "GPU 8.6", "8.6", 1, "13.0")])
+    with pytest.raises(InputError, match=r"has no engine of tiny-16 fp16 for GPU 8\.6: build"):
+        opening()

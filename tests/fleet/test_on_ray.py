@@ -17,6 +17,7 @@ pytest.importorskip("ray", reason="the package 'ray' is not installed: make test
 from fleet.drive import drive
 from fleet.on_ray import RayPool
 from fleet.task import RUN_FILE, open_task
+from runtime.errors import InputError, ToolchainError
 from runtime.place import open_place
 from tests.fleet.pictures import IDENTITY, check_dogs, inverter, write_pictures
 
@@ -104,3 +105,27 @@ def test_what_is_done_is_not_done_again_and_a_fault_is_told(tmp_path):
     assert dogs.read("000059.png", 99) == b"drawn before"
     assert task.given_up["000099.png"].attempts == 2
     assert "000099.png" in task.given_up["000099.png"].reason
+
+
+class Refusing:
+    """An engine of another machine, say."""
+
+    def __call__(self):
+        raise InputError("this engine belongs elsewhere")
+
+
+def test_a_network_that_cannot_be_opened_ends_the_run(tmp_path):
+    cats, dogs = open_place(tmp_path / "cats"), open_place(tmp_path / "dogs")
+    write_pictures(cats, 10)
+    task = open_task(cats, dogs, IDENTITY)
+    with RayPool("local", 1, gpu=False) as pool:
+        with pytest.raises(ToolchainError, match=r"this engine belongs elsewhere") as error:
+            drive(task, pool.executor(Refusing(), cats, dogs), lambda what, fraction: None)
+    assert "\n" not in str(error.value)
+
+
+def test_no_gpu_and_no_cluster_are_one_line():
+    with pytest.raises(ToolchainError, match="the Ray cluster at 'local' has no GPU"):
+        RayPool("local", None, gpu=True)
+    with pytest.raises(ToolchainError, match=r"there is no Ray cluster at '127\.0\.0\.1:1': "):
+        RayPool("127.0.0.1:1", None, gpu=False)
