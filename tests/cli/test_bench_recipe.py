@@ -10,6 +10,7 @@ from cli.main import main
 RECIPE = ["bench", "--recipe", "tests.zoo.convnext.made:tiny"]
 
 
+@pytest.mark.slow
 def test_it_is_timed_and_judged(tmp_path, capsys):
     words = ["--peers", "torch-eager", "onnxruntime-cpu", "--batch", "1,2", "--rounds", "2", "--turn-ms", "5"]
     output = tmp_path / "r.json"

@@ -211,6 +211,7 @@ def test_values_of_impossible_shapes(tmp_path):
     assert "value 'x' has the shape" in refused(tmp_path, model_of(inputs=[huge]))
 
 
+@pytest.mark.slow
 def test_too_many_nodes(tmp_path):
     relus = [helper.make_node("Relu", ["x"], ["x"]) for _ in range(101_000)]
     assert "100000 nodes" in refused(tmp_path, model_of(relus)) or "too many" in refused(tmp_path, model_of(relus))

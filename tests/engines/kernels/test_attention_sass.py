@@ -48,6 +48,7 @@ def test_the_softmax_runs_beside_the_product_with_the_values(compiled, tmp_path)
 
 
 @pytest.mark.parametrize(("size", "shape"), [(64, (1, 96, 3)), (64, (2, 48, 2)), (128, (1, 80, 2))])
+@pytest.mark.slow
 def test_no_product_waits_for_another_where_blocks_share_registers(compiled, tmp_path, size, shape):
     groups, block_n, resident = shape
     made = instructions(tmp_path, Sm90Variant(groups, block_n, 2, False, resident=resident, overlap=True), size)

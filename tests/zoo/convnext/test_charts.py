@@ -21,6 +21,7 @@ def onnx(tmp_path_factory):
     return export(tiny(), tmp_path_factory.mktemp("charts") / "tiny.onnx", "fp32").path
 
 
+@pytest.mark.slow
 def test_operators_are_counted_with_their_arithmetic(onnx, tmp_path, capsys):
     found = {each.kind: each for each in operators(onnx)}
     blocks = sum(TINY.blocks)

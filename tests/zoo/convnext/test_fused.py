@@ -48,6 +48,7 @@ def test_sums_do_not_cancel_where_the_mean_is_large():
     assert parts.shape[1] == 1 and variance == pytest.approx(y.double().var(correction=0).item(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_kernels_compute_the_same_in_tritons_interpreter():
     pytest.importorskip("triton", reason="no Triton for this platform")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

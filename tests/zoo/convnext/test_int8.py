@@ -26,6 +26,7 @@ def val():
     return tensors(drawn().val)
 
 
+@pytest.mark.slow
 def test_calibrated_it_is_as_good_and_its_graph_computes_the_same(network, val, tmp_path):
     made = int8.calibrated(network, "all", tensors(drawn().train)[0], val)
     assert made.right >= accuracy(network, *val, 32) - 0.1

@@ -52,6 +52,7 @@ def graphs(tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 def test_what_it_learns_changes_weights_and_nothing_else(graphs):
     """Not even at Fixup's initial values, where scalars are 0 and 1 and whole weights 0, is anything folded away."""
     assert len({structure_sha256(path) for path in graphs.values()}) == 1

@@ -106,6 +106,7 @@ def test_a_study_is_a_sheet_and_a_table(tmp_path, capsys):
     assert lines[2].endswith("inf") and not lines[3].endswith("inf")
 
 
+@pytest.mark.slow
 def test_a_comparison_is_a_table_or_json(capsys):
     words = [*pipeline(), *SMALL, "--seeds", "2", "--denoiser", str(exported("unet", "fp32"))]
     assert compare.main(words) == 0
