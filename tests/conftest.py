@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+
+with contextlib.suppress(ImportError):  # the serving environment has no hypothesis
+    from hypothesis import settings
+
+    # A busy machine is no fault of what is tested.
+    settings.register_profile("house", settings(), deadline=None)
+    settings.load_profile("house")
 
 
 def pytest_configure() -> None:
