@@ -129,7 +129,7 @@ accuracy: $(VENV)/.ready-accuracy ## MODEL against PyTorch, and the first block 
 
 test: $(VENV)/.ready-test ## what CI runs: no GPU, real TensorRT-RTX builds, ONNX Runtime
 	@$(MAKE) --no-print-directory lint
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadgroup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadfile
 
 test-all: $(VENV)/.ready-test ## the long ones too
 	@$(BIN)/python -m pytest -m "not gpu"

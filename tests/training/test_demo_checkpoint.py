@@ -65,6 +65,7 @@ def test_the_readme_repeats_the_result_files():
         assert f"| {row} | {' | '.join(cells)} |" in text
 
 
+@pytest.mark.slow
 def test_the_grid_has_a_row_each_for_cat_dogs_and_target(tmp_path):
     picture = demo_grid(TINY, [ROOT / "images" / "img1.jpg"], range(HELD_OUT, HELD_OUT + 2))
     assert picture.shape == (4 * 132 + 4, 3 * 132 + 4, 3)
@@ -74,6 +75,7 @@ def test_the_grid_has_a_row_each_for_cat_dogs_and_target(tmp_path):
     assert (rows[3][:, :128] == 255).all()  # nobody drew the photo's dog
 
 
+@pytest.mark.slow
 def test_the_grid_command_refuses_training_seeds_and_says_where_it_wrote(tmp_path, capsys):
     with pytest.raises(InputError, match=r"^seed 7 may have been trained on: expected seeds from 1000000000"):
         demo_grid(TINY, [], range(7, 8))

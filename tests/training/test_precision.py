@@ -78,6 +78,7 @@ def test_the_families_are_those_of_the_export_policy(precision):
     assert "softmax" in POLICY[precision]
 
 
+@pytest.mark.slow
 def test_the_command_measures_each_island(tmp_path, capsys):
     initialise(MICRO, 3, tmp_path / "micro")
     out = tmp_path / "precision.json"

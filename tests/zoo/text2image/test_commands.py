@@ -40,6 +40,7 @@ def test_a_prompt_becomes_a_picture(tmp_path, capsys):
     assert np.array_equal(pixels(again), pixels(output))
 
 
+@pytest.mark.slow
 def test_all_of_it_together(tmp_path, capsys):
     given = write_image(tmp_path / "given.png", np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
     output = tmp_path / "out.webp"
