@@ -19,8 +19,6 @@ KINDS = ("bytes", "text", "int32", "float32", "bool")
 OK = 200
 BAD_INPUT = 400
 TOO_LARGE = 413
-# Only the log sees it: there is nobody left to tell.
-LEFT = 499
 FAILED = 500
 BUSY = 503
 TIMED_OUT = 504

@@ -25,7 +25,7 @@ from serving.binding import Binding
 from serving.front import Front
 from serving.function import Field, Function, StreamFunction
 from serving.log import JsonLog, LineLog, LogHandler
-from serving.proxy import with_changes
+from serving.proxy import with_patience
 from serving.settings import Settings, libpython_folder
 from serving.streams import LastOnly, StreamBinding, Turns
 from serving.tally import Tally
@@ -70,7 +70,7 @@ class Host:
             function.warm_up()
             self._log("warm-up", function=function.name, seconds=time.monotonic() - began)
         _add_library_folder(str(libpython))
-        with_changes()
+        with_patience()
         began = time.monotonic()
         try:
             self._triton = self._make_triton()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +15,9 @@ from runtime.pool import Pool
 from serving import rows
 from serving.arrivals import Arrivals
 from serving.binding import Responses, Timing, Traveller, described, fault, report
-from serving.function import BUSY, FAILED, LEFT, Answer, Ask, Refusal, StreamFunction
+from serving.function import BUSY, FAILED, Answer, Ask, Refusal, StreamFunction
 from serving.log import JsonLog
 from serving.tally import Tally
-
-# Names a file that is there when the client has left (`serving.proxy`).
-LEFT_PARAMETER = "left"
 
 
 class Turns:
@@ -89,17 +85,13 @@ class StreamBinding:
         traveller = Traveller(rows.request_id(parameters), row, parameters, timing)
         self._log("request", function=self._name, id=traveller.id, fields=described(row))
         facts: dict[str, Any] = {"pieces": 0}
-        left = str(parameters.get(LEFT_PARAMETER) or "")
         try:
             values = rows.values_of(self.function.inputs, row, parameters)
-            async for answer in self._pieces(Ask(traveller.id, values, timing.accepted), timing, left):
+            async for answer in self._pieces(Ask(traveller.id, values, timing.accepted), timing):
                 traveller.result = answer
                 facts["pieces"] += 1
                 yield [rows.response(self.function.outputs, [answer], parameters, False)]
-            if left and os.path.exists(left):
-                self._tally.left(self._name)
-                traveller.result = Refusal(LEFT, "the client has left")
-            elif traveller.result is None:
+            if traveller.result is None:
                 traveller.result = _no_answer()
         except Refusal as refusal:
             traveller.result = refusal
@@ -107,14 +99,12 @@ class StreamBinding:
             traveller.result = fault(error, self._log, self._name, [traveller.id])
             if isinstance(error, GpuLost):
                 self._lost(error)
-        with contextlib.suppress(OSError):
-            os.unlink(left)
         report(self._log, self._tally, self._name, traveller, **facts)
         if isinstance(traveller.result, Refusal):
             yield [rows.response(self.function.outputs, [traveller.result], parameters, False)]
 
-    async def _pieces(self, ask: Ask, timing: Timing, left: str) -> AsyncIterator[Answer]:
-        """The function's answers, made in a thread so that others' are sent meanwhile, until there is a file `left`."""
+    async def _pieces(self, ask: Ask, timing: Timing) -> AsyncIterator[Answer]:
+        """The function's answers, made in a thread so that others' are sent meanwhile."""
         loop = asyncio.get_running_loop()
         if self._waiting >= self._queue:
             raise Refusal(BUSY, f"{self._waiting} requests wait already; try again later")
@@ -127,8 +117,6 @@ class StreamBinding:
         iterator = self.function.stream(ask)
         try:
             while (answer := await loop.run_in_executor(self._workers, next, iterator, None)) is not None:
-                if left and os.path.exists(left):
-                    break
                 yield answer
         finally:
             self._turns.give(turn)

@@ -48,18 +48,6 @@ async def _numbers(client):
     return [each["number"] async for each in client.stream("count_stream", {"most": 5, "seconds": 0.3})]
 
 
-def test_a_stream_that_was_left_ends_and_holds_no_stop_up():
-    with started(toy_words()) as server:
-        with Client(server.grpc) as client:
-            for _ in client.stream("count_stream", {"most": 100, "seconds": 1.0}, id="left"):
-                break
-        began = time.monotonic()
-        assert server.stop() == 0
-        assert time.monotonic() - began < 25  # Triton would be killed after 30
-    (response,) = [each for each in server.about("left") if each["event"] == "response"]
-    assert response["status"] == 499 and response["pieces"] < 5
-
-
 @pytest.mark.parametrize(
     "moment",
     [
