@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
 
 import onnx_ir as ir
 
-from engines.fused_node import kernel_attributes
+from engines.fused_node import kernel_attributes, read_fields
 from engines.kernels.linear_problem import LinearProblem, Turning
 from engines.kernels.problem import FusedKernel, Unsupported
 
@@ -28,23 +27,14 @@ def linear_attributes(problem: LinearProblem, kernel: FusedKernel, namespace: st
 
 def linear_problem_of(node: ir.Node) -> LinearProblem:
     """What the node computes, as its attributes say."""
-    read = _read(node, "", LinearProblem)
-    turning = _read(node, _TURNING, Turning)
+    read = read_fields(node, LinearProblem)
+    turning = read_fields(node, Turning, _TURNING)
     if turning:
         turning = {**turning, "rope": bool(turning["rope"])}
     return LinearProblem(
         **{**read, "bias": bool(read["bias"]), "statistics": bool(read["statistics"])},
         turning=Turning(**turning) if turning else None,
     )
-
-
-def _read(node: ir.Node, prefix: str, kind: type) -> dict[str, Any]:
-    read: dict[str, Any] = {}
-    for field in fields(kind):
-        if prefix + field.name in node.attributes:
-            value = node.attributes[prefix + field.name].value
-            read[field.name] = tuple(value) if isinstance(value, (list, tuple)) else value
-    return read
 
 
 def statistics_runs(kernel: FusedKernel) -> int:

@@ -49,12 +49,18 @@ def kernel_attributes(kernel: FusedKernel, namespace: str) -> dict[str, Any]:
 
 def problem_of(node: ir.Node) -> AttentionProblem:
     """What the node computes, as its attributes say."""
-    read: dict[str, Any] = {}
-    for field in fields(AttentionProblem):
-        if field.name in node.attributes:
-            value = node.attributes[field.name].value
-            read[field.name] = tuple(value) if isinstance(value, (list, tuple)) else value
+    read = read_fields(node, AttentionProblem)
     return AttentionProblem(**{**read, "rope": bool(read["rope"])})
+
+
+def read_fields(node: ir.Node, kind: type, prefix: str = "") -> dict[str, Any]:
+    """The fields of the dataclass `kind` that the node has attributes for, called by `prefix` and the field's name."""
+    read: dict[str, Any] = {}
+    for field in fields(kind):
+        if prefix + field.name in node.attributes:
+            value = node.attributes[prefix + field.name].value
+            read[field.name] = tuple(value) if isinstance(value, (list, tuple)) else value
+    return read
 
 
 def has_fused(model: ir.Model) -> bool:

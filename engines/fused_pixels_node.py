@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
 
 import onnx_ir as ir
 
-from engines.fused_node import kernel_attributes
+from engines.fused_node import kernel_attributes, read_fields
 from engines.kernels.pixels_problem import PixelsProblem, Step
 from engines.kernels.problem import FusedKernel
 
@@ -23,10 +22,6 @@ def pixels_attributes(problem: PixelsProblem, kernel: FusedKernel, namespace: st
 
 def pixels_problem_of(node: ir.Node) -> PixelsProblem:
     """What the node computes, as its attributes say."""
-    read: dict[str, Any] = {}
-    for field in fields(PixelsProblem):
-        if field.name in node.attributes:
-            value = node.attributes[field.name].value
-            read[field.name] = tuple(value) if isinstance(value, (list, tuple)) else value
+    read = read_fields(node, PixelsProblem)
     steps = tuple(Step.read(text) for text in read.pop("steps", ()))
     return PixelsProblem(**read, steps=steps)
