@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from cli import compose
 from cli.console import Update
 from runtime.errors import InputError
-from runtime.runner import ImageRunner, Runner, TensorSpec
+from runtime.runner import ImageRunner, Runner
 
 if TYPE_CHECKING:
     from export.recipe import Recipe
@@ -33,6 +30,8 @@ def open_network(args: argparse.Namespace, recipe: Recipe | None, update: Update
     Raises InputError where what was asked for cannot run here.
     """
     if args.runner == "pytorch" and not args.engine and recipe is not None:
+        from export.reference_runner import ReferenceRunner
+
         return ReferenceRunner(recipe), "PyTorch FP32"
     path = _file(args, recipe, update)
     if path.suffix == ".engine":
@@ -123,25 +122,3 @@ def settle_gate(path: Path, recipe: Recipe | None, update: Update) -> None:
             f"{path} has not passed its accuracy gate yet: give --model too, to judge it by its checkpoint"
         )
     refuse_failed(path, run_gate(path, compose.validation_of(recipe, update), flavor, update))
-
-
-class ReferenceRunner:
-    """The FP32 reference as a runner."""
-
-    def __init__(self, recipe: Recipe):
-        self.recipe = recipe
-        self.inputs: tuple[TensorSpec, ...] = tuple(recipe.inputs)
-        self.outputs: tuple[TensorSpec, ...] = tuple(recipe.outputs)
-
-    def infer(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What FP32 PyTorch answers."""
-        return self.recipe.reference(feed)
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-    def __enter__(self) -> ReferenceRunner:
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self.close()

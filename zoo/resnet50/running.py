@@ -7,19 +7,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from runtime.errors import EngineMismatch, InputError, ToolchainError
 from runtime.files import sha256_file
-from runtime.runner import Runner, TensorSpec
+from runtime.runner import Runner
 from zoo.resnet50 import pixels
 from zoo.resnet50.answer import OUTPUTS, Answer, answer_of, margin
 
 if TYPE_CHECKING:
-    from export.recipe import Recipe
+    pass
 
 STEPS = ("decode", "preprocess", "network", "postprocess")
 INPUT = "crop"
@@ -115,9 +112,12 @@ def open_network(path: Path | None, weights: Path | None, threads: int | None = 
     Raises InputError, or EngineMismatch for a file that is not what its manifest says.
     """
     if path is None:
+        from export.reference_runner import ReferenceRunner
         from zoo.resnet50.recipe import recipe_of
 
-        return ReferenceRunner(recipe_of(weights))
+        recipe = recipe_of(weights)
+        recipe.module()  # now, so that weights are refused before any picture is read
+        return ReferenceRunner(recipe)
     if weights is not None:
         raise InputError("--weights are PyTorch's, but --network was given too: leave one of them out")
     runner = _opened(path, threads)
@@ -171,28 +171,3 @@ def check_network(path: Path, runner: Runner) -> None:
 
 def _floats(outputs: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[str, tuple[int, ...]]]:
     return {name: ("float32", shape) for name, shape in outputs.items()}
-
-
-class ReferenceRunner:
-    """PyTorch in FP32 as a runner."""
-
-    def __init__(self, recipe: Recipe):
-        self.recipe = recipe
-        recipe.module()  # now, so that weights are refused before any picture is read
-        self.inputs: tuple[TensorSpec, ...] = tuple(recipe.inputs)
-        self.outputs: tuple[TensorSpec, ...] = tuple(recipe.outputs)
-
-    def infer(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What the FP32 module answers."""
-        return self.recipe.reference(feed)
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-    def __enter__(self) -> ReferenceRunner:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
