@@ -19,12 +19,12 @@ import numpy as np
 
 from bench.machine import machine
 from cat2dog.config import Config, lookup
+from cli.tune_blocks import block_of
 from cli.tune_keys import block_keys
 from engines.kernels.chain import ChainOnGpu
-from engines.kernels.library import planner
 from engines.kernels.linear_library import linear_planner
 from engines.kernels.linear_plan import STAMPS
-from engines.kernels.tune_block import BLOCKS, STAMPED, Block, BlocksInRow
+from engines.kernels.tune_block import BLOCKS, STAMPED, BlocksInRow
 from runtime import cuda
 from runtime.errors import InputError, ToolchainError
 from runtime.files import write_text
@@ -81,9 +81,7 @@ def measure(config: Config, precision: str, batch: int) -> dict[str, Any]:
     if keys is None:
         raise InputError("this checkpoint's blocks have no fused linear layers")
     gpu = find_gpus()[0]
-    layers, attention = keys
-    plan = planner(gpu.compute_capability, gpu.name)(attention.problem()).plan
-    block = Block(**{name: key.problem() for name, key in layers.items()}, attention=plan)
+    block = block_of(*keys, gpu)
     row = BlocksInRow(block, batch)
     plain, stamped = (linear_planner(gpu.compute_capability, gpu.name, stamps) for stamps in (False, True))
     chosen = {name: plain(problem) for name, problem in block.linear.items()}

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from engines.kernels.linear_key import LinearKey
     from engines.kernels.tables import Entry, ProblemKey, Table
+    from engines.kernels.tune_block import Block
     from runtime.gpu import Gpu
 
 
@@ -22,18 +23,25 @@ def tuned_block(
     progress: Callable[[str, float | None], None],
 ) -> list[Entry]:
     """The entries of a block's layers in `table`, each with what it takes among the others."""
-    from engines.kernels.library import planner
     from engines.kernels.linear_variants import LinearVariant
-    from engines.kernels.tune_block import Block, tune_block
+    from engines.kernels.tune_block import tune_block
 
     entries: dict[str, Entry] = {name: _entry(table, key) for name, key in layers.items()}
     before: dict[str, Any] = {}
     for name, entry in entries.items():
         before[name] = next(t.variant for t in entry.timings if isinstance(t.variant, LinearVariant))
-    plan = planner(gpu.compute_capability, gpu.name)(attention.problem()).plan
-    block = Block(**{name: key.problem() for name, key in layers.items()}, attention=plan)
+    block = block_of(layers, attention, gpu)
     chosen = tune_block(block, before, target, table.multiprocessors, progress)
     return [replace(entry, in_block=chosen[name]) for name, entry in entries.items()]
+
+
+def block_of(layers: Mapping[str, LinearKey], attention: ProblemKey, gpu: Gpu) -> Block:
+    """A block's layers with the attention kernel that engines of this GPU have between them."""
+    from engines.kernels.library import planner
+    from engines.kernels.tune_block import Block
+
+    plan = planner(gpu.compute_capability, gpu.name)(attention.problem()).plan
+    return Block(**{name: key.problem() for name, key in layers.items()}, attention=plan)
 
 
 def block_line(label: str, layers: Mapping[str, LinearKey], entries: list[Entry]) -> str:
