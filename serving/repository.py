@@ -16,6 +16,7 @@ from runtime.flavors import TENSORRT
 from runtime.images import Limits
 from runtime.manifest import Manifest, rebuild_advice
 from runtime.plugins import find_plugin, needs_plugin
+from runtime.signing import check_policy
 from serving.model_configs import (
     Network,
     Tuning,
@@ -134,6 +135,7 @@ def _usable(path: Path) -> Manifest:
         )
     if path.stat().st_size != manifest.size or files.sha256_file(path) != manifest.sha256:
         raise EngineMismatch(f"engine {path} was altered; {rebuild_advice(path, manifest)}")
+    check_policy(path, manifest)
     return manifest
 
 
