@@ -49,8 +49,8 @@ def linear_plan(problem: LinearProblem, variant: LinearVariant, target: str, sta
         "QK_NORM": turning is not None and turning.qk_norm is not None, "ROPE": turning is not None and turning.rope,
         "RESIDUAL": _RESIDUALS[p.residual], "STATISTICS": p.statistics,
     }  # fmt: skip
-    if stamps:
-        constants["STAMPS"] = True
+    # Left out where they are not: what was compiled before there were any stays the same.
+    constants |= {name: True for name, on in (("STAMPS", stamps), ("BRIEF", v.brief)) if on}
     prelude = hopper() + wgmma_from_shared("wgmma_s", v.own * v.parts, TYPES[p.precision])
     compiled = cuda_kernel("linear_sm90.cu", prelude, ["linear_sm90"], constants, target, v.shared, v.threads)[0]
 

@@ -7,7 +7,8 @@
 // each group has tiles of its own, and one finishes a tile while the other multiplies. Blocks form clusters of CM x CN
 // tiles: a block loads a part of each tile and the TMA hands it to all that need it, CN blocks the same rows of x, CM
 // blocks the same rows of W. With PARTS, as many blocks of a cluster share the inner channels of one tile; each sums up a
-// run of its columns from all of them, through the others' shared memory.
+// run of its columns from all of them, through the others' shared memory. With BRIEF, parts hand over without waiting for
+// each other's end, and tiles end in fewer instructions.
 //
 // The norm is applied to the product: W (x - m) / s = (W x - m sum(W)) / s, with m and s from statistics that the kernel
 // which wrote x left (of runs of channels: mean, and sum of squared distances from it; Chan et al. 1979 joins them).
@@ -16,11 +17,14 @@
 // launch), and with AHEAD the rest of the first tile is asked for into the L2.
 //
 // Constants, given by the compiler's command line (engines/kernels/linear_plan.py): GROUPS, EACH, SIDE, ALTERNATE, BN,
-// STAGES, CM, CN, PARTS, RESIDENT (blocks a multiprocessor), AHEAD, BF16, ROWS (tokens a sample), INNER, COLUMNS, NORM (0
-// none, 1 layer, 2 rms), BIAS, ACTIVATION (0 none, 1 gelu, 2 gelu_tanh, 3 swiglu), HEADS and D (0: nothing is turned),
-// QK_NORM, ROPE, RESIDUAL (0 none, 1 of each sample, 2 shared), STATISTICS; STAMPS for bench/timeline.py. wgmma_s, the product for the columns of a
-// group, is generated (wgmma.py).
+// STAGES, CM, CN, PARTS, RESIDENT (blocks a multiprocessor), AHEAD, BRIEF, BF16, ROWS (tokens a sample), INNER, COLUMNS,
+// NORM (0 none, 1 layer, 2 rms), BIAS, ACTIVATION (0 none, 1 gelu, 2 gelu_tanh, 3 swiglu), HEADS and D (0: nothing is
+// turned), QK_NORM, ROPE, RESIDUAL (0 none, 1 of each sample, 2 shared), STATISTICS; STAMPS for bench/timeline.py. wgmma_s,
+// the product for the columns of a group, is generated (wgmma.py).
 
+#ifndef BRIEF
+#define BRIEF 0
+#endif
 // Groups that work on one tile, rows of a tile, and columns of a group.
 #define TOGETHER (ALTERNATE ? 1 : GROUPS)
 #define BM ((SIDE ? 1 : TOGETHER) * EACH * 64)
@@ -53,6 +57,11 @@
 #define FORESEEN (EARLY ? OWN / 16 : OWN / 16 < 4 ? OWN / 16 : 4)
 #define EARLY_TURN (EACH == 1 && GN / 2 + D / 2 <= 170)
 #define WIDTH (ACTIVATION == 3 ? COLUMNS / 2 : COLUMNS)
+// What the other parts hand a block, and how many of its stages' tiles of x have room for that.
+#define HANDED (CONSUMERS * EACH * OWN * 2 * (PARTS - 1))
+#define HANDED_STAGES ((HANDED + A_BYTES - 1) / A_BYTES)
+#define POSTED (BRIEF && PARTS > 1)
+static_assert(!POSTED || HANDED_STAGES < STAGES, "parts hand over more than the stages hold that are free before the last");
 
 __device__ __forceinline__ u32 cluster_rank() {
   u32 rank;
@@ -61,6 +70,8 @@ __device__ __forceinline__ u32 cluster_rank() {
 }
 __device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
 __device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
+// Tells that this thread has read, not that it has written: without the fence, which would hold the product up.
+__device__ __forceinline__ void cluster_arrive_read() { asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory"); }
 __device__ __forceinline__ u32 peer_address(u32 address, u32 rank) {
   u32 there;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
@@ -70,6 +81,22 @@ __device__ __forceinline__ void peer_arrive(u32 barrier) {
   // Not `.release.cluster`: this thread wrote nothing that others read, and the fence of that costs half a microsecond.
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
+#if POSTED
+// Where the `piece`th 16 bytes of every consumer lie, from a_at on: in the stages that were free first, `oldest` and on.
+__device__ __forceinline__ u32 handed_at(u32 piece, u32 oldest) {
+  const u32 at = piece * CONSUMERS * 16;
+  return (oldest + at / A_BYTES) % STAGES * A_BYTES + at % A_BYTES;
+}
+// As barrier_wait, for what other blocks of the cluster have written.
+__device__ __forceinline__ void barrier_wait_cluster(u32 barrier, u32 parity) {
+  asm volatile(
+      "{\n.reg .pred done;\nagain:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n@done bra over;\nbra again;\nover:\n}" ::"r"(
+          barrier),
+      "r"(parity)
+      : "memory");
+}
+#endif
 // A box of a matrix [rows, channels]; every block in `mask` (0: this one alone) gets it at the same address.
 __device__ __forceinline__ void load_box(u32 to, const TensorMap* map, int x, int y, u32 barrier, unsigned short mask) {
   if (mask)
@@ -105,7 +132,17 @@ __device__ __forceinline__ float erf_of_root(float x) {
 }
 __device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.f, 1.f + exp2_fast(-1.4426950408889634f * x)); }
 __device__ __forceinline__ float activate(float x) {
-#if ACTIVATION == 1
+#if ACTIVATION == 1 && BRIEF
+  // relu(x) - t P(-t) with t = |x| and P the normal distribution, whose logarithm is close to a polynomial: least error in
+  // GELU, 5e-6, and 1e-3 of it where that is less. Beyond all that was fitted, the last coefficient makes P nothing.
+  const float t = fabsf(x);
+  float p = fmaf(t, -0.000292798205f, 0.00564063266f);
+  p = fmaf(t, p, -0.0478619651f);
+  p = fmaf(t, p, -0.464568189f);
+  p = fmaf(t, p, -1.14865676f);
+  p = fmaf(t, p, -1.00033435f);
+  return fmaf(-t, exp2_fast(p), fmaxf(x, 0.f));
+#elif ACTIVATION == 1
   const float half = 0.5f * x;
   return fmaf(half, erf_of_root(x), half);
 #elif ACTIVATION == 2
@@ -319,6 +356,11 @@ __device__ __forceinline__ void finish(float (&v)[OWN / 2], const Arguments& a, 
   }
 #else
   // Two threads trade halves, so that each reads and writes four neighbouring columns: 32 bytes of a row at once.
+#if BRIEF
+  const int lane_column = (odd ? 8 : 0) + threadIdx.x % 4 / 2 * 4;
+  unsigned short* const outputs[2] = {a.output + static_cast<long long>(row) * COLUMNS + first + lane_column,
+                                      a.output + static_cast<long long>(row + 8) * COLUMNS + first + lane_column};
+#endif
 #pragma unroll
   for (int i = 0; i < OWN / 2; i += 8) {
 #pragma unroll
@@ -337,8 +379,12 @@ __device__ __forceinline__ void finish(float (&v)[OWN / 2], const Arguments& a, 
       const u32 low = pack(w[0], w[1]), high = pack(w[2], w[3]);
       const u32 other = __shfl_xor_sync(0xffffffff, odd ? low : high, 1);
       if (r < a.total && (!RAGGED || n < COLUMNS))
+#if BRIEF
+        *reinterpret_cast<uint2*>(outputs[half] + i * 2) = odd ? make_uint2(other, high) : make_uint2(low, other);
+#else
         *reinterpret_cast<uint2*>(a.output + static_cast<long long>(r) * COLUMNS + n) =
             odd ? make_uint2(other, high) : make_uint2(low, other);
+#endif
     }
 #if RESIDUAL
     if (i + 8 * FORESEEN < OWN / 2) residual.ask(a, row, first, i + 8 * FORESEEN);
@@ -379,7 +425,8 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
   STAMP(0, 0)
   const u32 base = (shared_address(raw) + 1023) & ~1023u;
   const u32 a_at = base, b_at = a_at + STAGES * A_BYTES, full = b_at + STAGES * B_BYTES, empty = full + 8 * STAGES;
-  float* const notes = reinterpret_cast<float*>(raw + (empty + 8 * STAGES - shared_address(raw)));
+  const u32 posted = empty + 8 * STAGES;
+  float* const notes = reinterpret_cast<float*>(raw + (posted + (POSTED ? 16 : 0) - shared_address(raw)));
   const u32 rank = CLUSTER > 1 ? cluster_rank() : 0;
   const int cm = rank % CM, cn = rank / CM % CN, part = rank / (CM * CN);
   if (threadIdx.x == CONSUMERS) {
@@ -391,6 +438,10 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
       barrier_init(full + 8 * stage, 1);
       // Every consumer warp group of every block that gets a part of its tiles from this one.
       barrier_init(empty + 8 * stage, TOGETHER * (CM + CN - 1));
+    }
+    if (POSTED) {
+      barrier_init(posted, 1);
+      barrier_expect(posted, HANDED);
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
@@ -411,6 +462,9 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
 #endif
     // Threads without work leave: the next kernel waits for their word, too.
     if (threadIdx.x < CONSUMERS + 32 ? threadIdx.x != CONSUMERS : !NOTED) return;
+#if POSTED
+    cluster_arrive_read();  // these read no stages
+#endif
     if (threadIdx.x == CONSUMERS) {
       unsigned short a_mask = 0, b_mask = 0;
       if (CN > 1)
@@ -468,6 +522,14 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
       };
       // Nothing before this kernel writes these, either.
       if (blockIdx.x / CLUSTER < tiles) note_columns(blockIdx.x / CLUSTER, notes);
+#if HEADS && QK_NORM && BRIEF
+      // The gains come into the L1 now; the end of a tile would wait for them.
+      if (helper < D / 32) {
+        float there;
+        asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(there) : "l"(gain_q + helper * 32));
+        asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(there) : "l"(gain_k + helper * 32));
+      }
+#endif
       asm volatile("griddepcontrol.wait;" ::: "memory");
       asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
       u32 turn = 0;
@@ -481,7 +543,9 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
       }
     }
 #endif
-#if PARTS > 1
+#if POSTED
+    cluster_wait();
+#elif PARTS > 1
     cluster_arrive();
     cluster_wait();
     cluster_arrive();
@@ -548,6 +612,10 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
         wgmma_commit();
         wgmma_wait<1>();
         if (k != begin) release((step - 1) % STAGES);
+#if POSTED
+        // From here on, what this block no longer reads has room for what others hand it.
+        if (k - begin == max(end - begin - STAGES + HANDED_STAGES, 0)) cluster_arrive_read();
+#endif
       }
       wgmma_wait<0>();
       STAMP(0, 4)
@@ -575,25 +643,43 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
       for (int m = 0; m < EACH; ++m) finish_one(sum[m], m);
 #else
       // All blocks of the cluster have multiplied: their stages hold nothing that is still wanted.
+#if !POSTED
       cluster_arrive();
+#endif
       cluster_wait();
 #pragma unroll
       for (int other = 0; other < PARTS; ++other) {
         if (other == part) continue;
         // Slots of a block are numbered by the parts they come from, its own left out.
         const int slot = part - (part > other);
-        const u32 there = peer_address(base, cm + CM * cn + CM * CN * other) + (slot * CONSUMERS * EACH * (OWN / 8) + threadIdx.x) * 16;
+        const u32 peer_rank = cm + CM * cn + CM * CN * other;
+#if POSTED
+        const u32 there = peer_address(a_at, peer_rank) + threadIdx.x * 16, known = peer_address(posted, peer_rank);
+        const u32 oldest = (STEPS * (other + 1) / PARTS - STEPS * other / PARTS) % STAGES;
+#else
+        const u32 there = peer_address(base, peer_rank) + (slot * CONSUMERS * EACH * (OWN / 8) + threadIdx.x) * 16;
+#endif
 #pragma unroll
         for (int m = 0; m < EACH; ++m)
 #pragma unroll
           for (int i = 0; i < OWN / 8; ++i) {
             const float* from = sum[m] + other * (OWN / 2) + i * 4;
+#if POSTED
+            // Who waits for that many bytes knows by their number that all have come.
+            asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
+                             there + handed_at((slot * EACH + m) * (OWN / 8) + i, oldest)),
+                         "f"(from[0]), "f"(from[1]), "f"(from[2]), "f"(from[3]), "r"(known)
+                         : "memory");
+#else
             asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(there + (m * (OWN / 8) + i) * CONSUMERS * 16),
                          "f"(from[0]), "f"(from[1]), "f"(from[2]), "f"(from[3])
                          : "memory");
+#endif
           }
       }
+#if !POSTED
       cluster_arrive();
+#endif
       float mine[EACH][OWN / 2];
 #pragma unroll
       for (int m = 0; m < EACH; ++m)
@@ -604,7 +690,11 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
           for (int other = 1; other < PARTS; ++other)
             if (other == part) mine[m][i] = sum[m][other * (OWN / 2) + i];
         }
+#if POSTED
+      barrier_wait_cluster(posted, 0);
+#else
       cluster_wait();
+#endif
 #pragma unroll
       for (int slot = 0; slot < PARTS - 1; ++slot)
 #pragma unroll
@@ -614,7 +704,11 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
             float4 got;
             asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
                          : "=f"(got.x), "=f"(got.y), "=f"(got.z), "=f"(got.w)
+#if POSTED
+                         : "r"(a_at + handed_at((slot * EACH + m) * (OWN / 8) + i, (end - begin) % STAGES) + threadIdx.x * 16)
+#else
                          : "r"(base + (((slot * EACH + m) * (OWN / 8) + i) * CONSUMERS + threadIdx.x) * 16)
+#endif
                          : "memory");
             mine[m][i * 4] += got.x, mine[m][i * 4 + 1] += got.y, mine[m][i * 4 + 2] += got.z, mine[m][i * 4 + 3] += got.w;
           }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engines.kernels.linear_problem import LinearProblem
 from engines.kernels.plan_builder import SHARED_BYTES
@@ -61,6 +61,7 @@ class LinearVariant:
     ahead: bool = False
     alternate: bool = False
     side: bool = False
+    brief: bool = False
 
     def __post_init__(self) -> None:
         fits = (
@@ -79,6 +80,7 @@ class LinearVariant:
             and self.blocks % self.cluster == 0
             and not (self.side and (self.groups == 1 or self.alternate))
             and not (self.alternate and (self.groups != 2 or self.parts > 1))
+            and (not self.brief or self.handed_stages < self.stages)
         )
         if not fits:
             raise ValueError(f"there is no kernel of {self}")
@@ -104,10 +106,20 @@ class LinearVariant:
         return self.groups * 128 + (64 if self.groups == 1 else 128)
 
     @property
+    def handed(self) -> int:
+        """Bytes that the other parts hand a block."""
+        return self.rows * self.block_n // self.parts * 4 * (self.parts - 1)
+
+    @property
+    def handed_stages(self) -> int:
+        """How many stages' tiles of x have room for that."""
+        return math.ceil(self.handed / (self.rows * 128))
+
+    @property
     def shared(self) -> int:
         """Bytes of dynamic shared memory: stages, barriers, what helpers write; 1 KiB to bring tiles to a boundary."""
         stages = self.stages * (self.rows + self.block_n) * 128
-        return 1024 + stages + 16 * self.stages + self.notes
+        return 1024 + stages + 16 * self.stages + 16 * (self.brief and self.parts > 1) + self.notes
 
     @property
     def notes(self) -> int:
@@ -122,6 +134,7 @@ class LinearVariant:
             + ["ahead"] * self.ahead
             + ["alternate"] * self.alternate
             + ["side"] * self.side
+            + ["brief"] * self.brief
         )
         return ", ".join(
             [f"linear {self.rows}x{self.block_n} ({self.groups} groups)", f"{self.stages} stages", *extras]
@@ -147,11 +160,10 @@ def check_linear(problem: LinearProblem) -> None:
 def fits_problem(problem: LinearProblem, variant: LinearVariant) -> bool:
     """Whether the variant computes the problem, and has the shared memory for it."""
     # What other parts hand over lies where the stages were.
-    exchanged = variant.rows * variant.block_n // variant.parts * 4 * (variant.parts - 1)
     steps = math.ceil(problem.inner / 64)
     return (
         variant.shared <= _SHARED[variant.resident]
-        and exchanged <= variant.stages * (variant.rows + variant.block_n) * 128
+        and variant.handed <= variant.stages * (variant.rows + variant.block_n) * 128
         and steps >= variant.parts
         and (problem.turning is None or variant.own % problem.turning.head_size == 0)
         and (not problem.statistics or problem.columns % variant.own == 0)
@@ -262,5 +274,6 @@ def _with_stages(
         for ahead in (False, True) if few and total <= 512 else (False,):
             with contextlib.suppress(ValueError):  # no such kernel
                 variant = LinearVariant(*shape, ahead, alternate, side)
+                variant = replace(variant, brief=variant.handed_stages < stages)
                 if stages >= 2 and fits_problem(problem, variant):
                     yield variant

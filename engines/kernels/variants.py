@@ -103,7 +103,10 @@ class Sm90Variant:
 Variant = TritonVariant | Sm90Variant | LinearVariant
 _KINDS: dict[str, type[Variant]] = {"triton": TritonVariant, "sm90": Sm90Variant, "linear_sm90": LinearVariant}
 # Fields that older tables lack, and what their kernels had.
-_LATER: dict[str, dict[str, Any]] = {"sm90": {"resident": 1, "overlap": False, "ahead": False}}
+_LATER: dict[str, dict[str, Any]] = {
+    "sm90": {"resident": 1, "overlap": False, "ahead": False},
+    "linear_sm90": {"brief": False},
+}
 
 
 def variant_to_json(variant: Variant) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from engines.kernels.linear_plan import linear_plan
@@ -40,7 +42,13 @@ CASES = [
     (LinearProblem("bf16", 2000, 1280, 5120, **LAYER, activation="gelu"),
      LinearVariant(2, 2, 160, 5, blocks=132, alternate=True)),
     (LinearProblem("fp16", 256, 1280, 3840, **LAYER, turning=BOTH), LinearVariant(2, 1, 128, 6, 4, side=True)),
+    # Parts of 27, 27 and 26 steps; fewer steps than stages; one step less than stages; a part's first step is its last.
+    (LinearProblem("fp16", 256, 5120, 1280, **ADDED), LinearVariant(2, 1, 96, 6, parts=3)),
+    (LinearProblem("bf16", 200, 768, 1280, **ADDED), LinearVariant(1, 1, 128, 8, parts=4)),
+    (LinearProblem("fp16", 300, 1280, 1280, **ADDED), LinearVariant(2, 1, 64, 6, 2, parts=4)),
+    (LinearProblem("fp16", 256, 256, 1280, **ADDED), LinearVariant(2, 1, 128, 6, parts=4)),
 ]  # fmt: skip
+CASES += [(p, replace(v, brief=True)) for p, v in CASES if v.handed_stages < v.stages]
 
 
 @pytest.fixture(scope="module")
