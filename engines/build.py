@@ -33,6 +33,7 @@ from engines.kernels.problem import Planner
 from engines.linear_choice import COLD_BYTES, LinearChooser
 from engines.lowering import Choose, Lowered, lower
 from engines.overflow import check_range, fixed_batch
+from engines.pixels_refused import pixels_nodes, refusal_of_pixels
 from engines.process import Progress, run_child
 from engines.proxy import proxy_gate
 from engines.refit import OPTION as REFIT
@@ -277,9 +278,21 @@ def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, pr
         one = _of_one_sample(request, key, lowered, planners, flavor)
         notes += check_range(one, request.validation, f"{path.name} was not built")
     with _temporary_plan(path) as plan:
-        answer = run_child(
-            flavor.python, "engines.child", _child_request(request, key, lowered, plan), progress, request.verbose
-        )
+
+        def built(graph: Lowered) -> dict[str, Any]:
+            asked = _child_request(request, key, graph, plan)
+            return run_child(flavor.python, "engines.child", asked, progress, request.verbose)
+
+        try:
+            answer = built(lowered)
+        except ToolchainError as refused:
+            if not (reason := refusal_of_pixels(lowered, refused)):
+                raise
+            notes.append(f"pixels: TensorRT's own layers after all, since it refused ours: {reason}")
+            progress("building again, with TensorRT's own layers for pixels", None)
+            plain = replace(planners, pixels=None)
+            lowered = _lower(request, key, request.batch, plain, flavor, _settled(lowered))
+            answer = built(lowered)
         gate = _first_gate(request, request.validation, key, lowered, flavor, progress)
         answer["notes"] = [*notes, *answer["notes"]]
         manifest = _manifest(request, key, path, plan, lowered, answer, gate)
@@ -414,6 +427,7 @@ def _child_request(request: BuildRequest, key: EngineKey, lowered: Lowered, plan
         "timing_cache": timing_cache,
         "plugins": _plugins(key, lowered),
         "layer_types": dict(lowered.types),
+        "dispensable": pixels_nodes(lowered),
         "verbose": request.verbose,
     }
 

@@ -63,7 +63,8 @@ class Made(NamedTuple):
 def built(trt: Any, request: Mapping[str, Any], log: Any, progress: Any) -> Made:
     """The plan of `request["onnx"]`, with layers held to precisions as strictly as TensorRT can.
 
-    Raises ToolchainError where TensorRT builds none.
+    Raises ToolchainError where TensorRT builds none. Nodes that `request["dispensable"]` names take one type each: where
+    TensorRT refuses one, no other precision is tried, and the error names it.
     """
     notes: list[str] = []
     holds = precision_holds(trt, request)
@@ -73,8 +74,10 @@ def built(trt: Any, request: Mapping[str, Any], log: Any, progress: Any) -> Made
         plan = builder.build_serialized_network(network, config)
         if plan is not None:
             break
-        if hold == holds[-1]:
-            raise ToolchainError(f"TensorRT {trt.__version__} built no engine: {log.explanation()}")
+        refused = [text for text in log.errors if any(name in text for name in request.get("dispensable", ()))]
+        if refused or hold == holds[-1]:
+            said = refused[0][:500] if refused else log.explanation()
+            raise ToolchainError(f"TensorRT {trt.__version__} built no engine: {said}")
         notes.append(f"TensorRT {trt.__version__} has no implementation {_HELD[hold]} ({log.explanation()[:200]})")
         log.errors.clear()
     if notes:

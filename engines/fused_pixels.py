@@ -21,7 +21,7 @@ from engines.fused_body import calling
 from engines.fused_node import PIXELS, PRECISIONS
 from engines.fused_pixels_body import pixels_body
 from engines.fused_pixels_match import Way, images_of, way_in, way_out
-from engines.fused_pixels_node import pixels_attributes
+from engines.fused_pixels_node import CASTS, pixels_attributes
 from engines.fused_problem import batch_of
 from engines.graph import graph_of, new_node, take_over
 from engines.kernels.pixels_problem import PixelsPlanner, PixelsProblem
@@ -114,14 +114,15 @@ def _write(way: Way, p: PixelsProblem, kernel: FusedKernel, model: ir.Model) -> 
     )  # fmt: skip
     made = fused.outputs[0]
     if p.direction == "in":
-        cast = new_node("Cast", [way.source], {"to": int(levels)}, f"{name}/Cast_levels", levels)
+        cast = new_node("Cast", [way.source], {"to": int(levels)}, f"{name}/{CASTS[p.direction]}", levels)
         cast.outputs[0].shape = way.source.shape
         fused.replace_input_with(0, cast.outputs[0])
         nodes, result = [cast, fused], made
         made.type = way.end.type
         made.shape = ir.Shape([way.source.shape[0], p.tokens, p.inner])
     else:
-        cast = new_node("Cast", [made], {"to": int(ir.DataType.UINT8)}, f"{name}/Cast_image", ir.DataType.UINT8)
+        uint8 = ir.DataType.UINT8
+        cast = new_node("Cast", [made], {"to": int(uint8)}, f"{name}/{CASTS[p.direction]}", uint8)
         nodes, result = [fused, cast], cast.outputs[0]
         made.type = ir.TensorType(levels)
         made.shape = result.shape = way.end.shape

@@ -6,9 +6,17 @@ from dataclasses import fields
 
 import onnx_ir as ir
 
-from engines.fused_node import kernel_attributes, read_fields
+from engines.fused_node import PIXELS, kernel_attributes, read_fields
 from engines.kernels.pixels_problem import PixelsProblem, Step
 from engines.kernels.problem import FusedKernel
+
+# The cast between an image and its fused node, by the node's direction.
+CASTS = {"in": "Cast_levels", "out": "Cast_image"}
+
+
+def nodes_of(image: str) -> tuple[str, ...]:
+    """What the nodes that stand for the way of `image` may be called."""
+    return tuple(f"{image}/{kind}" for kind in (PIXELS, *CASTS.values()))
 
 
 def pixels_attributes(problem: PixelsProblem, kernel: FusedKernel, namespace: str) -> list[ir.Attr]:

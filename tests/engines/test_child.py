@@ -29,7 +29,7 @@ class Builder:
 def build(monkeypatch, tmp_path):
     """Runs the child's work with a TensorRT 8.6 that builds only what is said; gives answer, plan and phases."""
 
-    def run(*accepts):
+    def run(*accepts, **asked):
         Builder.accepts = accepts
         network = SimpleNamespace(num_inputs=0, num_outputs=0, get_input=None, get_output=None)
         parser = SimpleNamespace(parse_from_file=lambda path: True)
@@ -46,7 +46,7 @@ def build(monkeypatch, tmp_path):
         phases = []
         request = {
             "flavor": "tensorrt", "onnx": "x.onnx", "plan": str(tmp_path / "x.engine"), "precision": "fp16",
-            "timing_cache": None, "verbose": False,
+            "timing_cache": None, "verbose": False, **asked,
         }  # fmt: skip
         answer = child.build_plan(request, lambda **event: phases.append(event["phase"]))
         return answer, (tmp_path / "x.engine").read_bytes(), phases
@@ -76,3 +76,9 @@ def test_where_8_6_refuses_it_another_way_is_taken_and_the_manifest_says_so(buil
 def test_where_nothing_can_be_built_the_last_reason_is_given(build):
     with pytest.raises(ToolchainError, match=r"^TensorRT 8\.6\.0 built no engine: could not .* held to fp32$"):
         build()
+
+
+def test_no_other_precision_is_tried_where_a_node_with_kernels_of_one_is_refused(build):
+    with pytest.raises(ToolchainError, match=r"built no engine: could not find any implementation, held to graph$"):
+        build("fp32", dispensable=["held to graph"])
+    assert build("free", dispensable=["dog/FusedPixels"])[1] == b"plan"

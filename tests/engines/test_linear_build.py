@@ -6,12 +6,14 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import onnx
 import pytest
 
+from engines import build as room
 from engines.build import build, engine_key, find
 from engines.form import choose_linear
 from engines.kernels.problem import Unsupported
-from runtime.errors import InputError
+from runtime.errors import InputError, ToolchainError
 from runtime.manifest import read_manifest
 from runtime.plugins import needs_plugin
 from tests.engines.linear_stand_ins import LinearStandIn
@@ -98,3 +100,47 @@ def test_where_there_are_none(layers, flavor, precision, gpu, message):
 def test_a_name_that_is_no_form(layers):
     with pytest.raises(InputError, match=r"^linear form 'cublas' is not one of plugin, tensorrt, auto$"):
         choose_linear("cublas", TENSORRT)
+
+
+def refusing(monkeypatch, say):
+    """A builder that says this, in place of a plan, of graphs with fused pixels; the graphs that it got."""
+    graphs, build_plan = [], room.run_child
+
+    def run_child(python, module, request, progress, verbose=False):
+        nodes = onnx.load(request["onnx"], load_external_data=False).graph.node
+        graphs.append({node.op_type for node in nodes})
+        assert set(request["dispensable"]) >= {node.name for node in nodes if node.op_type == "FusedPixels"}
+        if request["dispensable"]:
+            raise ToolchainError(say)
+        return build_plan(python, module, request, progress, verbose)
+
+    monkeypatch.setattr(room, "run_child", run_child)
+    return graphs
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        "TensorRT 8.6.0 built no engine: Could not find any implementation for node dog/FusedPixels.",
+        "TensorRT 8.6.0 built no engine: image/Cast_levels: no conversion",
+        "engines.child was ended by SIGSEGV; nothing was filed",
+    ],
+)
+def test_a_builder_that_refuses_fused_pixels_builds_without_them_and_says_so(
+    layers, validation, tmp_path, monkeypatch, say
+):
+    graphs = refusing(monkeypatch, say)
+    request, phases = request_of(tmp_path, validation, attention="plugin", linear="plugin"), []
+    stored = read_manifest(build(request, lambda phase, fraction: phases.append(phase)).path)
+    assert "FusedPixels" in graphs[0] and "FusedPixels" not in graphs[1] and "FusedLinear" in graphs[1]
+    assert f"pixels: TensorRT's own layers after all, since it refused ours: {say}" in stored.build.notes
+    assert "building again, with TensorRT's own layers for pixels" in phases
+    assert {choice.form for choice in stored.linear} == {"plugin"}
+
+
+@pytest.mark.parametrize("say", ["built no engine: out of workspace", "engines.child was ended by SIGKILL"])
+def test_what_fails_for_another_reason_is_not_built_twice(layers, validation, tmp_path, monkeypatch, say):
+    graphs = refusing(monkeypatch, say)
+    with pytest.raises(ToolchainError, match=say):
+        build(request_of(tmp_path, validation, attention="plugin", linear="plugin"))
+    assert len(graphs) == 1
