@@ -63,8 +63,8 @@ class Made(NamedTuple):
 def built(trt: Any, request: Mapping[str, Any], log: Any, progress: Any) -> Made:
     """The plan of `request["onnx"]`, with layers held to precisions as strictly as TensorRT can.
 
-    Raises ToolchainError where TensorRT builds none. Nodes that `request["dispensable"]` names take one type each: where
-    TensorRT refuses one, no other precision is tried, and the error names it.
+    Raises ToolchainError where TensorRT builds none. Nodes that `request["dispensable"]` names take one type each:
+    where TensorRT refuses one, no other precision is tried, and the error names it.
     """
     notes: list[str] = []
     holds = precision_holds(trt, request)
