@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,14 +76,16 @@ def _rows(what: str, args: argparse.Namespace, device: str, deadline: float) -> 
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(batch, 3, 64, 64, generator=generator)
     gradient = torch.randn(batch, 512, 2, 2, generator=generator) / 64
-    expected = _expected(network, what, image, gradient, device)
+    try:
+        expected = _expected(network, what, image, gradient, device)
+    except Exception as fault:  # noqa: BLE001 (a GPU that was lost before: what was measured till then is kept)
+        print(f"{what}: {fault}", file=sys.stderr, flush=True)
+        return [_failed(_row(what, case, device), fault) for case in cases(what, tuple(args.forms))]
+    runs = 1 if args.cpu else _ROUND_RUNS[what]
     rows: list[dict[str, Any]] = []
-    ready: list[tuple[dict[str, Any], Work]] = []
+    ready: list[_Ready] = []
     for case in cases(what, tuple(args.forms)):
-        row: dict[str, Any] = {
-            "name": f"{what}: {case.name}", "about": case.about, "device": "gpu" if device == "cuda" else "cpu",
-            "precision": case.precision, "status": "absent", "latency": [],
-        }  # fmt: skip
+        row = _row(what, case, device)
         rows.append(row)
         if time.perf_counter() > deadline - _RESERVE:
             row["reason"] = f"the {args.seconds:g} s of --seconds were over before its turn"
@@ -91,15 +93,36 @@ def _rows(what: str, args: argparse.Namespace, device: str, deadline: float) -> 
         begin = time.perf_counter()
         try:
             work, error = _prepared(case, network, what, image, gradient, expected, device)
-        except (RuntimeError, ToolchainError, ValueError, TypeError) as fault:
-            row.update(status="failed", reason=f"{type(fault).__name__}: {' '.join(str(fault).split())[:400]}")
-            print(f"{row['name']}: {row['reason']}", file=sys.stderr, flush=True)
+            # At once: a later way's fault may cost this process the GPU.
+            rounds = [_times(work, runs)]
+        except Exception as fault:  # noqa: BLE001 (whatever Triton or a compiler raises is this way's reason)
+            print(f"{row['name']}: {_failed(row, fault)['reason']}", file=sys.stderr, flush=True)
             continue
         row["about"] += f"; cosine {error:.6f} to FP64, ready after {time.perf_counter() - begin:.1f} s"
         print(f"{row['name']}: {row['about']}", file=sys.stderr, flush=True)
-        ready.append((row, work))
-    _time(what, ready, batch, 1 if args.cpu else _ROUND_RUNS[what], deadline)
+        ready.append(_Ready(row, work, rounds))
+    _time(what, ready, batch, runs, deadline)
     return rows
+
+
+class _Ready(NamedTuple):
+    """A way that runs, its row, and its times so far, a round each."""
+
+    row: dict[str, Any]
+    work: Work
+    rounds: list[list[float]]
+
+
+def _row(what: str, case: Case, device: str) -> dict[str, Any]:
+    return {
+        "name": f"{what}: {case.name}", "about": case.about, "device": "gpu" if device == "cuda" else "cpu",
+        "precision": case.precision, "status": "absent", "latency": [],
+    }  # fmt: skip
+
+
+def _failed(row: dict[str, Any], fault: Exception) -> dict[str, Any]:
+    row.update(status="failed", reason=f"{type(fault).__name__}: {' '.join(str(fault).split())[:400]}")
+    return row
 
 
 def _expected(network: SEResNet9, what: str, image: Tensor, gradient: Tensor, device: str) -> list[Tensor]:
@@ -137,21 +160,25 @@ def _prepared(
     return ready.run, cosine
 
 
-def _time(what: str, ready: list[tuple[dict[str, Any], Work]], batch: int, runs: int, deadline: float) -> None:
-    """Rounds in turns; each row gets its times."""
-    rounds: list[list[list[float]]] = [[] for _ in ready]
-    for index in range(_ROUNDS):
-        if index and time.perf_counter() > deadline:
+def _time(what: str, ready: list[_Ready], batch: int, runs: int, deadline: float) -> None:
+    """The other rounds, in turns; each row gets its times, and one whose work fails on the way says so."""
+    able = list(ready)
+    for _ in range(_ROUNDS - 1):
+        if time.perf_counter() > deadline:
             break
-        for place, (_, work) in enumerate(ready):
-            rounds[place].append(_times(work, runs))
-    for (row, _), times in zip(ready, rounds, strict=True):
-        ms = timing(times)
+        for each in list(able):
+            try:
+                each.rounds.append(_times(each.work, runs))
+            except Exception as fault:  # noqa: BLE001 (as above)
+                print(f"{each.row['name']}: {_failed(each.row, fault)['reason']}", file=sys.stderr, flush=True)
+                able.remove(each)
+    for row, _, rounds in ready:
+        ms = timing(rounds)
         flops = 2 * macs(3) * batch * (1 if what == INFERENCE else 3)
         latency = {"batch": batch, "level": LEVELS[what], "ms": ms}
         latency["images_per_second"] = round(1000 * batch / ms["median"], 1)
         latency["tflops"] = float(f"{flops / ms['median'] / 1e9:.4g}")
-        row.update(status="measured", latency=[latency])
+        row.update(status="partly" if "reason" in row else "measured", latency=[latency])
 
 
 def _times(work: Work, runs: int) -> list[float]:
@@ -184,7 +211,11 @@ def _engine(path: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="cat2dog-bench-") as folder:
         output = Path(folder) / "engine.json"
         words = [python, "-m", "bench.engine", "--engine", str(path.resolve()), "--output", str(output)]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        try:
+            done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        except subprocess.TimeoutExpired:
+            row["reason"] = "bench.engine was not done after 60 s"
+            return row
         if done.returncode:
             row["reason"] = " ".join(done.stderr.split())[-400:]
             return row

@@ -12,7 +12,7 @@ from bench.schema import read_result, write_result
 from runtime.errors import InputError
 from zoo.se_resnet9 import bench, plot
 from zoo.se_resnet9.bench import verdicts
-from zoo.se_resnet9.cases import INFERENCE, TRAINING, cases
+from zoo.se_resnet9.cases import INFERENCE, TRAINING, Case, Ready, cases
 from zoo.se_resnet9.plot import drawings
 from zoo.se_resnet9.profile import hotspots, kind_of, shares
 
@@ -44,6 +44,49 @@ def test_it_measures_and_draws_on_a_cpu_and_says_what_is_absent_or_failed(tmp_pa
     assert bench.main(["--output", str(path)]) in (0, 1)
     if not torch.cuda.is_available():
         assert "there is no GPU here" in capsys.readouterr().err
+
+
+class Strange(Exception):
+    """As Triton's errors: none of Python's own."""
+
+
+def test_a_way_that_fails_costs_no_other_its_times(tmp_path, monkeypatch):
+    def way(name, sound_runs):
+        def make(network, image, gradient):
+            left = [sound_runs]
+
+            def run():
+                left[0] -= 1
+                if left[0] < 0:
+                    raise Strange("no shared\nmemory")
+                with torch.no_grad():
+                    return network(image)
+
+            return Ready(run, network)
+
+        return Case(name, "", "fp32", make)
+
+    # Four runs prepare, a round is one.
+    ways = [way("sound", 99), way("never", 0), way("once", 5), way("after", 99)]
+    monkeypatch.setattr(bench, "cases", lambda what, forms: ways)
+    words = ["--cpu", "--batch", "1", "--seconds", "60", "--output", str(tmp_path / "x.json")]
+    assert bench.main([*words, "--only", INFERENCE]) == 0
+    sound, never, once, after = read_result(tmp_path / "x.json")["peers"]
+    assert [peer["status"] for peer in (sound, never, once, after)] == ["measured", "failed", "partly", "measured"]
+    assert never["reason"] == once["reason"] == "Strange: no shared memory" and never["latency"] == []
+    assert [peer["latency"][0]["ms"]["rounds"] for peer in (sound, once, after)] == [5, 1, 5]
+
+    def lost(network, what, *rest):
+        if what == TRAINING:
+            raise Strange("the GPU is lost")
+        return expected(network, what, *rest)
+
+    expected = bench._expected
+    monkeypatch.setattr(bench, "_expected", lost)
+    assert bench.main(words) == 0
+    peers = read_result(tmp_path / "x.json")["peers"]
+    assert [peer["status"] for peer in peers[:2]] == ["measured", "failed"]
+    assert {peer["reason"] for peer in peers[4:]} == {"Strange: the GPU is lost"}
 
 
 def of_the_gpu():
