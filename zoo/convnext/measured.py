@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.pipes import Worker, WorkerFailed
+from bench.pipes import Worker
 from bench.timing import timing
 from runtime.errors import InputError, ToolchainError
 from runtime.flavors import python_variable
@@ -25,7 +25,6 @@ from zoo.convnext.model import ConvNeXt
 from zoo.convnext.recipe import sized
 from zoo.convnext.rows import FORMS, TorchRow, obstacle
 
-_FAULTS = (RuntimeError, ToolchainError, WorkerFailed, OSError)
 _JUDGED_BY_WORKER = 64
 _BUILD_SECONDS = 300
 
@@ -102,25 +101,28 @@ class Bench:
                 if seat["judge"] and "accuracy" not in seat["row"]:
                     seat["row"]["accuracy"] = self._judged(seat["runs"])
                 ready.append(seat)
-            except _FAULTS as error:
+            except Exception as error:  # noqa: BLE001 (whatever Triton or a compiler raises is this form's reason)
                 self._fault(seat, f"batch {batch}: {' '.join(str(error).split())[:200] or type(error).__name__}")
         self._time(batch, ready)
 
-    def _time(self, batch: int, ready: Sequence[dict[str, Any]]) -> None:
+    def _time(self, batch: int, ready: list[dict[str, Any]]) -> None:
         rounds: dict[int, list[list[float]]] = {}
         for number in range(self._rounds):
             if number >= 2 and time.monotonic() > self._deadline:
                 break  # fewer rounds, and the result says how many
-            for seat in ready:
+            for seat in list(ready):
                 try:
                     rounds.setdefault(id(seat), []).append(_turn(seat["runs"], self._turn_ms))
-                except _FAULTS as error:
+                except Exception as error:  # noqa: BLE001 (as above)
                     self._fault(seat, f"timing at batch {batch}: {' '.join(str(error).split())[:200]}")
+                    ready.remove(seat)
         flops = 2 * _macs(self._network)
-        for seat in ready:
+        for seat in self._seats:
             if id(seat) in rounds:
                 ms = timing(rounds[id(seat)])
                 seat["row"]["latency"].append(_latency(batch, ms, flops))
+                if seat["row"]["status"] == "failed":  # in a later round: what was measured is whole
+                    seat["row"]["status"] = "partly"
 
     def peers(self) -> list[dict[str, Any]]:
         """The rows."""
@@ -154,7 +156,7 @@ class Bench:
                 self._say(f"batch {batch}: INT8 engine of {path.stem}")
                 try:
                     self._int8_engine(seat, python, path, batch)
-                except _FAULTS as error:
+                except (RuntimeError, ToolchainError, OSError) as error:
                     self._fault(seat, f"batch {batch}: {' '.join(str(error).split())[:200]}")
 
     def _int8_engine(self, seat: dict[str, Any], python: str, path: Path, batch: int) -> None:
@@ -185,7 +187,13 @@ class Bench:
             return []
         from zoo.convnext.kernel_bench import compared
 
-        return [row for batch in batches for row in compared(self._network, batch, self._deadline)]
+        rows = []
+        for batch in batches:
+            try:
+                rows += compared(self._network, batch, self._deadline)
+            except Exception as error:  # noqa: BLE001 (as above)
+                self._say(f"the fused operators at batch {batch}: {type(error).__name__}: {error}")
+        return rows
 
     def _judged(self, runs: Any) -> dict[str, Any]:
         if self._expected is None:

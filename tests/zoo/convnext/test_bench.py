@@ -64,6 +64,38 @@ def test_when_the_time_is_over_nothing_new_is_begun(tmp_path, monkeypatch):
     assert row["status"] == "partly" and "batch 2: no time was left" in row["reason"] and len(row["latency"]) == 1
 
 
+class Strange(Exception):
+    """As Triton's errors: none of Python's own."""
+
+
+def test_a_form_that_fails_costs_no_other_its_times(tmp_path, monkeypatch, capsys):
+    class Row:
+        def __init__(self, form, network, device):
+            self.form, self.turns = form, 0
+
+        def prepare(self, batch):
+            if self.form.name == "eager-fp32" and batch == 2:
+                raise Strange("no shared\nmemory")
+
+        def times(self, repeats):
+            self.turns += 1
+            if self.form.name == "compile-fp32" and self.turns > 2:
+                raise Strange("lost")
+            return [1.0] * repeats
+
+        def answers(self, images, batch):
+            return np.eye(4, dtype=np.float32)[np.arange(len(images)) % 4]
+
+    monkeypatch.setattr("zoo.convnext.measured.TorchRow", Row)
+    words = ["--size", "tiny", *DATA, "--rows", "eager-fp32", "compile-fp32", "compile-fp32-relu", "--batch", "1", "2"]
+    assert bench.main([*words, "--turn-ms", "1", "--output", str(tmp_path / "r.json")]) == 0
+    eager, compiled, relu = read_result(tmp_path / "r.json")["peers"]
+    assert [peer["status"] for peer in (eager, compiled, relu)] == ["partly", "partly", "measured"]
+    assert eager["reason"] == "batch 2: no shared memory" and [each["batch"] for each in eager["latency"]] == [1]
+    assert compiled["reason"].startswith("timing at batch 1: lost") and compiled["latency"][0]["ms"]["rounds"] == 1
+    assert [each["ms"]["rounds"] for each in relu["latency"]] == [4, 4]
+
+
 @pytest.mark.slow
 def test_a_fixed_batch_computes_the_same(made, tmp_path):
     source = made / "int8" / "convnext-gelu-32-a_int8_calibrated.onnx"
