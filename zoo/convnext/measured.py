@@ -118,7 +118,7 @@ class Bench:
                     ready.remove(seat)
         flops = 2 * _macs(self._network)
         for seat in self._seats:
-            if id(seat) in rounds:
+            if rounds.get(id(seat)):
                 ms = timing(rounds[id(seat)])
                 seat["row"]["latency"].append(_latency(batch, ms, flops))
                 if seat["row"]["status"] == "failed":  # in a later round: what was measured is whole
