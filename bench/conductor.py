@@ -331,7 +331,9 @@ class _Seat:
                 self.end()
             self.row["status"] = "partly" if self.able or self.times else "failed"
             said = f"{during}: {reason}" if during else str(reason)
-            self.row["reason"] = "; ".join(filter(None, [self.row.get("reason"), said]))
+            known = self.row.get("reason", "")
+            if f"; {said}; " not in f"; {known}; ":  # both sweeps may fail alike
+                self.row["reason"] = "; ".join(filter(None, [known, said]))
 
     def start_up(self, runs: Sequence[dict[str, float]], alone: bool) -> None:
         """The medians of these runs, each stage's seconds in order."""

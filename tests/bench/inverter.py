@@ -9,8 +9,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def write_inverter(path: Path, side: int = 8) -> Path:
-    shape = ["B", side, side, 3]
+def write_inverter(path: Path, side: int = 8, batch: int | str = "B") -> Path:
+    shape = [batch, side, side, 3]
     white = numpy_helper.from_array(np.array(255, np.int32), "white")
     nodes = [
         helper.make_node("Cast", ["image"], ["wide"], to=TensorProto.INT32),

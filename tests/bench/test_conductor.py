@@ -30,10 +30,11 @@ def task(expected=255 - IMAGES):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """A good peer, one that starts beside others, and four that fail each in its way."""
+    """A good peer, one that starts beside others, four that fail each in its way, and one that takes no batches."""
     folder = tmp_path_factory.mktemp("bench")
     spec = {"kind": "onnxruntime", "provider": "cpu", "onnx": str(write_inverter(folder / "a.onnx"))}
     small = write_inverter(folder / "small.onnx", side=4)
+    one = write_inverter(folder / "one.onnx", batch=1)
     dying = folder / "dying"
     dying.write_text("#!/bin/sh\necho it burns >&2\nexit 3\n")
     dying.chmod(0o755)
@@ -44,6 +45,7 @@ def measured(tmp_path_factory):
         entry("nowhere", spec, python="/nowhere/python"),
         entry("wrong size", {**spec, "onnx": str(small)}, alone=False),
         entry("absent", None, reason="there is none"),
+        entry("one at a time", {**spec, "onnx": str(one)}, startups=1),
     ]
     saved = []
     plan = Plan(batches=(1, 4), rounds=3, turn_ms=5, startups=2, seconds=60)
@@ -113,6 +115,9 @@ def test_those_that_fail_say_why(measured):
     assert said["nowhere"]["reason"] == "/nowhere/python cannot be started: No such file or directory"
     assert said["wrong size"]["reason"].startswith("start-up: input 'image' has shape [1, 8, 8, 3]; expected [?,4,4,3]")
     assert said["absent"]["reason"] == "there is none"
+    one = peer(measured, "one at a time")
+    assert one["status"] == "partly" and {each["batch"] for each in one["latency"]} == {1}
+    assert one["reason"].startswith("batch 4: ") and one["reason"].count("batch 4: ") == 1, "said once for both sweeps"
 
 
 def test_an_answer_that_does_not_come():
