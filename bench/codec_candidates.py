@@ -272,7 +272,7 @@ def _nvimgcodec_decode() -> Work:
     decoder = nvimgcodec.Decoder(backends=_on_gpu(nvimgcodec))
 
     def work(data: bytes) -> np.ndarray:
-        return np.asarray(_made(decoder.decode(data)).cpu())
+        return np.asarray(_made(decoder.decode(nvimgcodec.CodeStream(data))).cpu())
 
     return work
 

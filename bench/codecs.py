@@ -93,8 +93,8 @@ def _tried(candidate: Candidate, side: int, given: Sequence[Any], judge: Callabl
         return {"status": "not run", "reason": str(reason)}
     except ImportError as error:
         return {"status": "absent", "reason": " ".join(str(error).split())[:200]}
-    except RuntimeError as error:  # what libraries raise that were built without a codec, or do not get on with a GPU
-        return {"status": "not run", "reason": " ".join(str(error).split())[:200]}
+    except Exception as error:  # noqa: BLE001 (built without a codec, another interface: its reason)
+        return {"status": "not run", "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
     worst = min(judge(index, answer) for index, answer in enumerate(answers))
     row: dict[str, Any] = {"psnr_db": None if worst == float("inf") else round(worst, 2)}
     if isinstance(answers[0], bytes):
