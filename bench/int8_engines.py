@@ -26,8 +26,6 @@ from runtime.files import write_text
 from runtime.flavors import TENSORRT, load_flavor
 from runtime.loaded_engine import LoadedEngine, make_log
 
-# The newest opset that 8.6's parser knows; of the operators in these files nothing changed until 19.
-_OPSET = 17
 _TURNS, _REPLAYS = 5, 100
 _QUANTIZED = "QuantizeLinear"
 
@@ -119,17 +117,16 @@ def _for_parser(path: Path, folder: Path) -> tuple[bool, Path]:
     """Whether the graph has Q/DQ, and a file of an opset that the parser knows."""
     import onnx
 
+    from bench.opset17 import OPSET, write_opset17
+
     if not path.is_file():
         raise InputError(f"{path} does not exist or is no file; expected an ONNX file")
     model = onnx.load(path, load_external_data=False)
     quantized = any(node.op_type == _QUANTIZED for node in model.graph.node)
-    if all(each.domain or each.version <= _OPSET for each in model.opset_import):
+    if all(each.domain or each.version <= OPSET for each in model.opset_import):
         return quantized, path
-    model = onnx.load(path)
-    for each in model.opset_import:
-        each.version = each.version if each.domain else _OPSET
-    lowered = folder / f"opset{_OPSET}_{path.name}"
-    onnx.save(model, lowered, save_as_external_data=True, location=f"{lowered.name}.data")
+    lowered = folder / f"opset{OPSET}_{path.name}"
+    write_opset17(onnx.load(path), lowered)
     return quantized, lowered
 
 

@@ -10,8 +10,10 @@ import onnx
 import pytest
 
 from bench import int8_engines
+from bench.opset17 import write_opset17
 from bench.qdq_block import block_model
 from runtime import cuda
+from runtime.errors import InputError
 from tests.export.micro import run_onnx
 from tests.runtime.fake_cuda import FakeCuda
 from tests.runtime.fake_tensorrt import FakeTensorRT
@@ -30,6 +32,41 @@ def test_a_block_with_and_without_rounding(tmp_path):
         got.append(run_onnx(tmp_path / "block.onnx", {"x": x})["y"])
     off = np.linalg.norm(got[1] - got[0]) / np.linalg.norm(got[0])
     assert 1e-4 < off < 0.05
+
+
+def newer(kind="ReduceMean", computed=False):
+    """A graph of opset 19, as Model Optimizer writes it: axes are an input."""
+    axes = onnx.numpy_helper.from_array(np.array([-1], np.int64), "axes")
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["last"], value=axes),
+        onnx.helper.make_node("Identity", ["last"], ["computed"]),
+        onnx.helper.make_node(kind, ["x", "computed" if computed else "last"], ["y"], "reduce", keepdims=1),
+    ]
+    if not computed:
+        del nodes[1]
+    ends = [onnx.helper.make_tensor_value_info(*each) for each in (("x", 1, [2, 3]), ("y", 1, [2, 1]))]
+    graph = onnx.helper.make_graph(nodes, "newer", ends[:1], ends[1:])
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=8)
+
+
+@pytest.mark.parametrize("kind", ["ReduceMean", "ReduceMax"])
+def test_a_newer_graph_computes_the_same_in_the_words_of_opset_17(tmp_path, kind):
+    feed = {"x": np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)}
+    onnx.save(newer(kind), tmp_path / "newer.onnx")
+    write_opset17(newer(kind), tmp_path / "older.onnx")
+    older = onnx.load(tmp_path / "older.onnx")
+    assert older.opset_import[0].version == 17 and list(older.graph.node[-1].input) == ["x"]
+    wanted, got = (run_onnx(tmp_path / f"{name}.onnx", feed)["y"] for name in ("newer", "older"))
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_what_opset_17_does_not_know_is_refused(tmp_path):
+    with pytest.raises(InputError, match="the axes of reduce are computed"):
+        write_opset17(newer(computed=True), tmp_path / "older.onnx")
+    model = newer()
+    model.graph.node[-1].op_type = "Mish"  # of opset 18
+    with pytest.raises(InputError, match=r"older\.onnx cannot be opset 17: .*Mish"):
+        write_opset17(model, tmp_path / "older.onnx")
 
 
 @pytest.fixture
@@ -69,10 +106,15 @@ def tensorrt(monkeypatch):
 
 
 def test_what_is_built_and_timed(tensorrt, tmp_path, capsys):
-    newer = block_model(8, 4, 1, quantized=True)
-    newer.opset_import[0].version = 19
+    given = block_model(8, 4, 1, quantized=True)
+    for node in given.graph.node:
+        if node.op_type == "ReduceMean":  # as opset 19 has it
+            node.input.append("last")
+            del node.attribute[:]
+    given.graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1], np.int64), "last"))
+    given.opset_import[0].version = 19
     for name in ("given", "refused"):
-        onnx.save(newer, tmp_path / f"{name}.onnx")
+        onnx.save(given, tmp_path / f"{name}.onnx")
     output = tmp_path / "int8.json"
     words = ["--onnx", str(tmp_path / "given.onnx"), str(tmp_path / "refused.onnx"), "--block", "8", "4", "1"]
     assert int8_engines.main([*words, "--output", str(output)]) == 0
