@@ -90,7 +90,18 @@ def _commands(args: argparse.Namespace, pictures: Sequence[Path]) -> dict[str, l
     library = args.library or (None if engine else _onnxruntime())
     cpp += ["--library", str(library)] if library else []
     cpp += ["--threads", str(args.threads)] if args.threads and not engine else []
+    for library in _plugins(args.network) if engine else ():
+        cpp += ["--plugins", str(library)]
     return {"Python": _python(args, args.network, pictures, python), "C++": cpp}
+
+
+def _plugins(engine: Path) -> list[Path]:
+    """The library of the engine's fused kernels, where it has any; Python finds it by itself."""
+    from runtime.engine_file import engine_manifest
+    from runtime.plugins import find_plugin, needs_plugin
+
+    manifest = engine_manifest(engine)
+    return [find_plugin(manifest.key.flavor_version)] if needs_plugin(manifest) else []
 
 
 def _python(args: argparse.Namespace, network: Path, pictures: Sequence[Path], python: str) -> list[str]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+from types import SimpleNamespace
+
 import pytest
 
+from zoo.resnet50 import languages
 from zoo.resnet50.agreement import agreement
 
 
@@ -32,3 +36,18 @@ def test_a_margin_beyond_it_may_not():
 def test_rows_of_other_pictures():
     with pytest.raises(ValueError, match="not of the same pictures"):
         agreement([row(1, [1, 2], [1, 1])], [row(2, [1, 2], [1, 1])])
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_program_is_given_the_library_of_fused_kernels(tmp_path, monkeypatch, fused):
+    engine, program, library = (tmp_path / name for name in ("x.engine", "runner", "libcat2dog_plugin_trt8.so"))
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    library.touch()
+    manifest = SimpleNamespace(key=SimpleNamespace(flavor_version="8.6.0"))
+    monkeypatch.setattr("runtime.engine_file.engine_manifest", lambda path: manifest if path == engine else None)
+    monkeypatch.setattr("runtime.plugins.needs_plugin", lambda given: fused and given is manifest)
+    monkeypatch.setattr("runtime.plugins.find_plugin", lambda version: library if version == "8.6.0" else None)
+    args = argparse.Namespace(network=engine, program=program, library=None, python="python3.10", threads=None)
+    cpp = languages._commands(args, [tmp_path / "a.jpg"])["C++"]
+    assert ("--plugins" in cpp) == fused and (cpp[-1] == str(library)) == fused
