@@ -57,8 +57,8 @@ def measure(
 
     `again`: each sample alone, `repeats` times in one runner. `builds`: each sample by the first and by every other
     build. `positions`: a batch of `batch` samples, turned so that each sample stands at every place, against the first
-    place; `alone`: a place in that batch against the sample alone. None where a runner takes one sample only. `batch`
-    is as many as the runner allows. Raises InputError for fewer than two builds or repeats.
+    place; `alone`: a place in that batch against the sample alone. None where a runner takes one sample only, or none
+    alone. `batch` becomes as many as the runner takes. Raises InputError for fewer than two builds or repeats.
     """
     if len(builds) < 2 or repeats < 2:
         raise InputError(f"{len(builds)} builds and {repeats} repeats were given; expected at least 2 of each")
@@ -73,8 +73,9 @@ def measure(
             runs = [_run(runner, _batch(feed, [sample] * smallest)) for _ in range(repeats)]
             again += [pair for run in runs[1:] for pair in _first_rows(runs[0], run)]
             firsts.append([array[:1] for array in runs[0]])
-        places = min(batch, largest)
+        places = min(max(batch, smallest), largest)
         positions, alone = _positions(runner, feed, places, firsts, progress) if places > 1 else ([], [])
+        alone = alone if smallest == 1 else []
     others = []
     for index, build in enumerate(builds[1:], 2):
         with build() as runner:

@@ -96,4 +96,6 @@ def _print(facts: Mapping[str, Any], folder: Path) -> None:
     console.table(f"{facts['name']} {facts['precision']}, {facts['what']}", columns, rows)
     if facts["positions"] is None:
         print("places in a batch were not compared: it takes one sample at a time")
+    elif facts["alone"] is None:
+        print(f"no sample was run alone: it takes {facts['batch']} at a time")
     print(f"report in {folder / REPORT_FILE}")

@@ -77,11 +77,12 @@ def test_each_kind_is_told_from_the_others():
     assert exact(batched) == {"again": True, "builds": True, "positions": True, "alone": False}
 
 
-@pytest.mark.parametrize(("least", "most", "batch"), [(1, 1, 1), (2, 2, 2), (3, 8, 4), (1, 3, 3)])
+@pytest.mark.parametrize(("least", "most", "batch"), [(1, 1, 1), (2, 2, 2), (3, 8, 4), (1, 3, 3), (8, 8, 8), (6, 9, 6)])
 def test_batches_are_those_the_runner_takes(least, most, batch):
     facts = found(Doubler(least=least, most=most), Doubler(least=least, most=most))
     assert facts["batch"] == batch and all(exact(facts).values())
     assert (facts["positions"] is None) == (batch == 1)
+    assert (facts["alone"] is None) == (least > 1 or batch == 1)
 
 
 def test_not_a_number():
