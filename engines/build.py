@@ -270,7 +270,6 @@ def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, pr
     notes: list[str] = []
     choose = _chooser(request, key, flavor, progress, notes).choose if key.options.get("linear") == "auto" else None
     lowered = _lower(request, key, request.batch, planners, flavor, choose)
-    notes += [f"pixels of '{node}': {form}: {why}" for node, form, why, _ in map(_choice, lowered.pixels)]
     for folder in (path.parent, request.onnx.parent):
         remove_leftovers(folder)
     if request.precision != "fp32":
@@ -291,8 +290,9 @@ def _build(request: BuildRequest, key: EngineKey, path: Path, flavor: Flavor, pr
             notes.append(f"pixels: TensorRT's own layers after all, since it refused ours: {reason}")
             progress("building again, with TensorRT's own layers for pixels", None)
             plain = replace(planners, pixels=None)
-            lowered = _lower(request, key, request.batch, plain, flavor, _settled(lowered))
+            lowered = _lower(request, key, request.batch, plain, flavor, choose)  # its times are kept
             answer = built(lowered)
+        notes += [f"pixels of '{node}': {form}: {why}" for node, form, why, _ in map(_choice, lowered.pixels)]
         gate = _first_gate(request, request.validation, key, lowered, flavor, progress)
         answer["notes"] = [*notes, *answer["notes"]]
         manifest = _manifest(request, key, path, plan, lowered, answer, gate)
