@@ -117,6 +117,19 @@ MappedFile::MappedFile(std::string const& path) {
     size_ = file.size;
 }
 
+void MappedFile::own() {
+    if (data_ == nullptr) return;
+    auto* const at = const_cast<std::uint8_t*>(data_);
+    if (::mprotect(at, size_, PROT_READ | PROT_WRITE) != 0) throw failed("not enough memory for a copy of the engine: " + reason(errno));
+    // The mapping is private: a page that is written to is copied, and no longer the file's.
+    std::size_t const page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    for (std::size_t i = 0; i < size_; i += page) {
+        std::uint8_t volatile& byte = at[i];
+        byte = byte;
+    }
+    if (::mprotect(at, size_, PROT_READ) != 0) throw failed("the engine's copy cannot be kept from writers: " + reason(errno));
+}
+
 MappedFile::~MappedFile() {
     if (data_ != nullptr) ::munmap(const_cast<std::uint8_t*>(data_), size_);
 }

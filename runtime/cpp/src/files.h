@@ -28,6 +28,9 @@ public:
     MappedFile& operator=(MappedFile const&) = delete;
     std::uint8_t const* data() const { return data_; }
     std::size_t size() const { return size_; }
+    // From now on these bytes are this process's own: who writes into the file changes nothing here. Takes as much memory
+    // as the file has bytes. Raises Error (failed) where there is too little.
+    void own();
 
 private:
     std::uint8_t const* data_ = nullptr;

@@ -93,8 +93,8 @@ int main(int count, char** words) {
     std::string why;
     try {
         auto const options = cat2dog::parse_options({words + 1, words + count});
-        if (!options.help.empty()) {
-            std::fputs(options.help.c_str(), stdout);
+        if (!options.said.empty()) {
+            std::fputs(options.said.c_str(), stdout);
             return 0;
         }
         return cat2dog::run(options);

@@ -48,8 +48,7 @@ Json read_json(std::string const& path, std::size_t most, Seal seal, std::string
     try {
         content = read_file(manifest, most);
         std::string_view const text(reinterpret_cast<char const*>(content.data()), content.size());
-        if (seal == Seal::kFirstField) check_seal(text);
-        return Json::parse(text);
+        return seal == Seal::kFirstField ? parse_sealed(text) : Json::parse(text);
     } catch (Error const& error) {
         throw foreign("manifest " + std::string(error.what()) + "; " + advice);
     } catch (std::invalid_argument const& error) {
@@ -136,11 +135,17 @@ void check_file(std::string const& path, std::string const& name, Json const& kn
 
 }  // namespace
 
+Json parse_sealed(std::string_view text) {
+    check_seal(text);
+    return Json::parse(text);
+}
+
 EngineManifest read_engine_manifest(std::string const& engine) {
-    Json const json = read_json(engine, kMostEngineManifest, Seal::kFirstField, "build it with `cat2dog build`");
+    Json json = read_json(engine, kMostEngineManifest, Seal::kFirstField, "build it with `cat2dog build`");
     EngineManifest manifest;
     try {
         manifest = parsed(json);
+        manifest.content = std::move(json);
     } catch (std::invalid_argument const& error) {
         throw foreign("manifest " + manifest_path(engine) + " is damaged: " + error.what() + "; build it again");
     }
@@ -153,11 +158,14 @@ EngineManifest read_engine_manifest(std::string const& engine) {
     return manifest;
 }
 
-void check_plan(std::string const& engine, EngineManifest const& manifest, MappedFile const& plan) {
+void check_size(std::string const& engine, EngineManifest const& manifest, MappedFile const& plan) {
     if (plan.size() != manifest.size) {
         throw foreign("engine " + engine + " has " + std::to_string(plan.size()) + " bytes, but " +
                       std::to_string(manifest.size) + " were built; " + advice(manifest));
     }
+}
+
+void check_plan(std::string const& engine, EngineManifest const& manifest, MappedFile const& plan) {
     std::string const actual = sha256(plan.data(), plan.size());
     if (actual != manifest.sha256) {
         throw foreign("engine " + engine + " was altered: its sha256 begins with " + actual.substr(0, 12) + ", but " +

@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "files.h"
+#include "json.h"
 
 namespace cat2dog {
 
@@ -23,13 +25,18 @@ struct EngineManifest {
     std::string gate;                  // passed, failed, pending
     std::string rebuild;               // the command
     bool needs_plugin = false;
+    Json content;  // all of it, which is what is signed
 };
+
+// An engine's manifest as it is stored. Raises std::invalid_argument where it is no JSON or its seal is another's.
+Json parse_sealed(std::string_view text);
 
 // Raises Error: foreign for a missing or damaged manifest, refused by the gate for an engine that has failed it, bad
 // input for one whose gate is still to be run.
 EngineManifest read_engine_manifest(std::string const& engine);
 
-// Raises Error (foreign) unless `plan` is what was built.
+// Raise Error (foreign) unless `plan` has the size, and the hash, of what was built.
+void check_size(std::string const& engine, EngineManifest const& manifest, MappedFile const& plan);
 void check_plan(std::string const& engine, EngineManifest const& manifest, MappedFile const& plan);
 
 // Raises Error (foreign) unless TensorRT's version and the GPU are those that the engine was built for.

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,11 +46,14 @@ struct NetworkOptions {
     std::string library;               // of TensorRT or ONNX Runtime; empty: where the loader finds it
     std::vector<std::string> plugins;  // of TensorRT
     int threads = 0;                   // of ONNX Runtime; 0: its own choice
+    std::optional<std::string> signed_by;  // public keys: only engines signed by one of them are loaded
 };
 
 // Checks the file against its manifest and loads it. Raises Error.
 std::unique_ptr<Network> open_network(std::string const& path, NetworkOptions const& options);
 std::unique_ptr<Network> open_engine(std::string const& path, NetworkOptions const& options);
+// "TensorRT 10"; empty where the runner was built without its headers.
+std::string engines_of();
 std::unique_ptr<Network> open_onnx(std::string const& path, NetworkOptions const& options);
 
 }  // namespace cat2dog

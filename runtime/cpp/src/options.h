@@ -17,10 +17,10 @@ struct Options {
     int rounds = 1;
     bool json = false;
     NetworkOptions loading;
-    std::string help;  // to be printed instead of any work
+    std::string said;  // help or version, to be printed instead of any work
 };
 
-// Raises Error (bad input) for wrong usage.
+// Where no --signed-by is given, the variable CAT2DOG_SIGNED_BY counts. Raises Error (bad input) for wrong usage.
 Options parse_options(std::vector<std::string> const& words);
 
 }  // namespace cat2dog

@@ -9,6 +9,7 @@
 #include "error.h"
 #include "manifest.h"
 #include "network.h"
+#include "signing.h"
 
 namespace cat2dog {
 namespace {
@@ -76,16 +77,12 @@ private:
 
 class EngineNetwork : public Network {
 public:
-    EngineNetwork(std::string const& path, EngineManifest const& manifest, NetworkOptions const& options)
+    EngineNetwork(std::string const& path, EngineManifest const& manifest, std::unique_ptr<MappedFile> plan, NetworkOptions const& options)
         : tensorrt_(options), stream_(cuda_) {
         check_machine(path, manifest, tensorrt_.version, cuda_.gpu_name(), cuda_.compute_capability());
         runtime_ = tensorrt_.runtime(log_);
-        {
-            // What is hashed is what is loaded: TensorRT copies what it keeps.
-            MappedFile const plan(path);
-            check_plan(path, manifest, plan);
-            engine_.reset(runtime_->deserializeCudaEngine(plan.data(), plan.size()));
-        }
+        engine_.reset(runtime_->deserializeCudaEngine(plan->data(), plan->size()));
+        plan.reset();  // TensorRT has copied what it keeps
         if (!engine_) throw log_.error(Exit::kForeignEngine, "TensorRT cannot load " + path);
         check(path);
         context_.reset(engine_->createExecutionContext());
@@ -161,12 +158,20 @@ private:
 
 }  // namespace
 
+std::string engines_of() { return "TensorRT " CAT2DOG_MAJOR; }
+
 std::unique_ptr<Network> open_engine(std::string const& path, NetworkOptions const& options) {
     EngineManifest const manifest = read_engine_manifest(path);
+    check_policy(path, manifest.content, options.signed_by);
+    // Before the GPU is touched, and what is hashed is what is loaded.
+    auto plan = std::make_unique<MappedFile>(path);
+    check_size(path, manifest, *plan);
+    if (options.signed_by) plan->own();
+    check_plan(path, manifest, *plan);
     if (manifest.needs_plugin && options.plugins.empty()) {
         throw bad_input("engine " + path + " has fused kernels: give --plugins build/plugin/libcat2dog_plugin_trt" CAT2DOG_MAJOR ".so");
     }
-    return std::make_unique<EngineNetwork>(path, manifest, options);
+    return std::make_unique<EngineNetwork>(path, manifest, std::move(plan), options);
 }
 
 }  // namespace cat2dog

@@ -1,7 +1,8 @@
 """Builds the runner in C++ once a session, under AddressSanitizer and UBSan, with what its tests ask it.
 
-libjpeg-turbo with headers comes from Debian (`libjpeg62-turbo-dev`), TensorRT's headers as the plugin's tests get them;
-without them the runner is built for ONNX files alone.
+libjpeg-turbo and OpenSSL with headers come from Debian (`libjpeg62-turbo-dev`, `libssl-dev`), TensorRT's headers as the
+plugin's tests get them; without OpenSSL the runner checks no signatures, without TensorRT it is built for ONNX files
+alone.
 """
 
 from __future__ import annotations
@@ -35,26 +36,38 @@ class Runner:
     why: str
     onnxruntime: Path | None
 
-    def run(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        """The program; a sanitizer's report ends it with exit code 99."""
+    def run(
+        self, *arguments: object, program: str = "cat2dog-resnet50", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """The program, or "tests/bare_runner", which has no OpenSSL; a sanitizer's report ends it with exit code 99."""
         options = {"ASAN_OPTIONS": "exitcode=99", "UBSAN_OPTIONS": "exitcode=99", **environment}
         return subprocess.run(
-            [self.folder / "cat2dog-resnet50", *map(str, arguments)],
+            [self.folder / program, *map(str, arguments)],
             capture_output=True,
             text=True,
             timeout=120,
             env={**os.environ, **options},
         )
 
-    def ask(self, *lines: str) -> list[str]:
+    def ask(self, *lines: str, program: str = "probe") -> list[str]:
         """What `probe` answers to each line, without its "= "; errors begin with "! " and their exit code."""
         child = subprocess.run(
-            [self.folder / "tests/probe"], input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=120
+            [self.folder / "tests" / program],
+            input="\n".join(lines) + "\n",
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert child.returncode == 0 and not child.stderr, child.stderr
         answers = [line.removeprefix("= ") for line in child.stdout.splitlines()]
         assert len(answers) == len(lines), child.stdout
         return answers
+
+    def with_openssl(self) -> Runner:
+        """Skips the test where it was built without OpenSSL."""
+        if "signatures by OpenSSL " not in self.run("--version").stdout:
+            pytest.skip("needs OpenSSL's headers to build a runner that checks signatures: apt-get install libssl-dev")
+        return self
 
     def library(self) -> Path:
         """ONNX Runtime's shared library. Skips the test where the package has none."""
@@ -78,6 +91,19 @@ def runner() -> Runner:
         )
     fake_gpu = folder / "tests/libfake_gpu.so" if settings else None
     return Runner(folder, fake_gpu, major, why, _onnxruntime())
+
+
+@pytest.fixture
+def fake(runner: Runner) -> Path:
+    """The library that plays TensorRT and CUDA; skips, with the reason, where TensorRT's headers are missing."""
+    if runner.fake_gpu is None:
+        pytest.skip(f"the runner was built without TensorRT's headers: {runner.why}")
+    return runner.fake_gpu
+
+
+@pytest.fixture
+def major(runner: Runner, fake: Path) -> int:
+    return runner.major
 
 
 def _headers() -> tuple[dict[str, str], int, str]:

@@ -4,15 +4,22 @@
 //   pixels FILE                   height, width and SHA-256 of the decoded pixels
 //   crop FILE SEED INDEX          top, left and SHA-256 of the crop
 //   sha256 HEX | json HEX         of the bytes; "-" stands for none
+//   signed HEX                    of a manifest's bytes, what is signed, with its line break as a blank
+//   signature HEX                 of the bytes of a `.sig`, the key's name and the signature
+//   float TEXT                    a number as it is signed
 //   answer LOGIT:VALUE ...        of logits that are 0 elsewhere, mean 0.5 and variance 0.25
 #include <iostream>
 #include <sstream>
 #include <stdexcept>
 
 #include "answer.h"
+#include "canonical.h"
 #include "error.h"
 #include "json.h"
+#include "manifest.h"
 #include "sha256.h"
+#include "signed_text.h"
+#include "signing.h"
 
 namespace {
 
@@ -22,6 +29,15 @@ Bytes from_hex(std::string const& text) {
     Bytes made;
     for (std::size_t i = 0; text != "-" && i + 1 < text.size(); i += 2) {
         made.push_back(static_cast<std::uint8_t>(std::stoi(text.substr(i, 2), nullptr, 16)));
+    }
+    return made;
+}
+
+std::string to_hex(Bytes const& bytes) {
+    std::string made;
+    for (std::uint8_t const byte : bytes) {
+        made += "0123456789abcdef"[byte >> 4];
+        made += "0123456789abcdef"[byte & 15];
     }
     return made;
 }
@@ -60,6 +76,18 @@ std::string answer(std::string const& line) {
         if (verb == "sha256") return sha256(bytes.data(), bytes.size());
         Json::parse({reinterpret_cast<char const*>(bytes.data()), bytes.size()});
         return "sound";
+    }
+    if (verb == "float") return float_text(as_double(Json::parse(text)));
+    if (verb == "signed" || verb == "signature") {
+        Bytes const bytes = from_hex(text);
+        std::string_view const data(reinterpret_cast<char const*>(bytes.data()), bytes.size());
+        if (verb == "signature") {
+            auto const [key, signature] = read_signature(data);
+            return key + ' ' + to_hex(signature);
+        }
+        std::string said = signed_text(parse_sealed(data));
+        said.replace(said.find('\n'), 1, " ");
+        return said;
     }
     Picture const picture = decode_jpeg(read_file(text, kMostJpegBytes), text);
     if (verb == "pixels") {

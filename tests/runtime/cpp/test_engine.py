@@ -24,19 +24,6 @@ pytestmark = pytest.mark.xdist_group("cpp_runner")
 IMAGES = sorted((ROOT / "images").glob("*.jpg"))
 
 
-@pytest.fixture
-def fake(runner):
-    """The library that plays both; skips, with the reason, where TensorRT's headers are missing."""
-    if runner.fake_gpu is None:
-        pytest.skip(f"the runner was built without TensorRT's headers: {runner.why}")
-    return runner.fake_gpu
-
-
-@pytest.fixture
-def major(runner, fake):
-    return runner.major
-
-
 def engine(folder, major, plan=b"FAKE", gate="passed", attention=(), **key):
     path = folder / "resnet50_fp16_none_b1-1_0.engine"
     path.write_bytes(plan)

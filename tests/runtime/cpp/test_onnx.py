@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 
 from export.export import export
+from runtime.signing import VARIABLE
 from tests.runtime.cpp import stand_in
 from tests.runtime.cpp.conftest import ROOT
 from zoo.resnet50 import __main__ as command
@@ -106,6 +107,16 @@ def test_an_altered_file_is_refused(runner, exported, pictures, tmp_path, capsys
         assert python(capsys, "--network", path, "--images", pictures)[0] == 4
 
 
+def test_a_signature_is_asked_of_engines_alone(runner, exported, pictures, tmp_path, capsys, monkeypatch):
+    """Python and C++ run an ONNX file whatever the variable says; an option that cannot be held is refused."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "absent"))
+    given = ["--network", exported, "--images", pictures / "drawn_000.jpg"]
+    done = runner.run(*given, "--library", runner.library())
+    assert (0, done.stdout, "") == python(capsys, *given) and done.returncode == 0, done.stderr
+    done = runner.run(*given, "--library", runner.library(), "--signed-by", tmp_path)
+    assert done.returncode == 2 and "is an ONNX file, which cannot be signed" in done.stderr
+
+
 def _edited(manifest, change):
     fields = json.loads(manifest.read_text())
     change(fields)
@@ -179,7 +190,18 @@ def test_the_programs_need_no_python(runner):
     """What the loader is asked for when it starts: no Python, no framework, no CUDA."""
     said = subprocess.run(["readelf", "-d", runner.folder / "cat2dog-resnet50"], capture_output=True, text=True)
     needed = [line.split("[")[1].rstrip("]") for line in said.stdout.splitlines() if "(NEEDED)" in line]
-    own = ("libjpeg.", "libstdc++.", "libc.", "libm.", "libgcc_s.", "libasan.", "libubsan.", "ld-linux", "libdl.")
+    own = (
+        "libjpeg.",
+        "libcrypto.",
+        "libstdc++.",
+        "libc.",
+        "libm.",
+        "libgcc_s.",
+        "libasan.",
+        "libubsan.",
+        "ld-linux",
+        "libdl.",
+    )
     assert needed and all(name.startswith(own) for name in needed), needed
 
 

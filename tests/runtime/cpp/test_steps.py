@@ -57,8 +57,9 @@ def test_hashes(runner):
     generator = random.Random(2)
     # Every length around the blocks of 64 bytes, where the padding changes its form.
     cases = [generator.randbytes(length) for length in (*range(0, 140), 1000)]
-    answers = runner.ask(*(f"sha256 {case.hex() or '-'}" for case in cases))
-    assert answers == [hashlib.sha256(case).hexdigest() for case in cases]
+    expected = [hashlib.sha256(case).hexdigest() for case in cases]
+    for program in ("probe", "bare_probe"):  # by OpenSSL, and without it
+        assert runner.ask(*(f"sha256 {case.hex() or '-'}" for case in cases), program=program) == expected
 
 
 def test_answers(runner):
@@ -143,6 +144,15 @@ def test_json(runner):
     answers = runner.ask(*(f"json {text.encode().hex() or '-'}" for text in [*SOUND, *UNSOUND]))
     assert answers[: len(SOUND)] == ["sound"] * len(SOUND)
     assert all(answer.startswith("! 4 ") for answer in answers[len(SOUND) :]), answers
+
+
+def test_many_names_are_no_work(runner):
+    """A megabyte of them: compared in pairs, they would take a minute."""
+    text = "{" + ",".join(f'"{number:x}":0' for number in range(90_000)) + "}"
+    assert len(text) < 1 << 20
+    assert runner.ask(f"json {text.encode().hex()}") == ["sound"]
+    twice = text[:-1] + ',"0":0}'
+    assert "gives a field twice" in runner.ask(f"json {twice.encode().hex()}")[0]
 
 
 def test_broken_json_does_no_harm(runner):
