@@ -107,6 +107,8 @@ int main(int count, char** words) {
         why = error.what();
     }
     std::fflush(stdout);
+    // A manifest's own words may be in it; an error is one line all the same, and moves no cursor.
+    for (char& c : why) c = static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? '?' : c;
     std::fprintf(stderr, "error: %s\n", why.c_str());
     return static_cast<int>(code);
 }

@@ -28,8 +28,12 @@ bool is_whole(Json const& value) {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-// A name goes into a message shortened.
-std::string named(std::string const& where, std::string const& name) { return where + "." + name.substr(0, 40); }
+// A name goes into a message shortened, and as ASCII: half a character of UTF-8, or a line separator, has no place there.
+std::string named(std::string const& where, std::string const& name) {
+    std::string shown = name.substr(0, 40);
+    std::replace_if(shown.begin(), shown.end(), [](char c) { return c < 0x20 || c > 0x7E; }, '?');
+    return where + "." + shown;
+}
 
 }  // namespace
 

@@ -15,6 +15,7 @@ from runtime.manifest import (
     Gate,
     Manifest,
     manifest_path,
+    sealed,
     write_manifest,
 )
 from tests.runtime.cpp.conftest import ROOT
@@ -131,6 +132,18 @@ def test_altered_files(runner, fake, major, tmp_path):
     manifest.unlink()
     done = run(runner, fake, path)
     assert done.returncode == 4 and "has no manifest" in done.stderr
+
+
+def test_an_error_is_one_line_whatever_the_manifest_says(runner, fake, major, tmp_path):
+    path = engine(tmp_path, major)
+    manifest = manifest_path(path)
+    rest = manifest.read_text().partition('",\n')[2].replace("cat2dog build", r"cat2dog\n\u001b[2J\u007f build")
+    manifest.write_text(sealed("{\n" + rest))
+    path.write_bytes(b"FAKF")
+    done = run(runner, fake, path)
+    assert done.returncode == 4 and done.stderr.endswith(
+        "`cat2dog??[2J? build --recipe zoo.resnet50.recipe:resnet50`\n"
+    )
 
 
 def test_another_tensorrt_than_the_headers(runner, fake, major, tmp_path):

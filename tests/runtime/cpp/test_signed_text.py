@@ -250,7 +250,19 @@ def test_ways_to_write_a_value(runner):
     texts = ["-0", "-0.0", "0", "1E2", "1e+2", "100", "1.0", "1.10", "0.1e1", "5e-324"]
     texts += ['"\\/"', '"\\u00e9"', '"é"', '"\\ud83d\\udc31"']
     # Invalid UTF-8: cut off, overlong, a surrogate, beyond Unicode, no first byte.
-    broken = ["e2 82", "c1 81", "e0 80 af", "f0 80 80 af", "ed a0 80", "f4 90 80 80", "f8 88 80 80 80", "80", "ff"]
+    broken = [
+        "e2 82",
+        "c3 28",
+        "e2 28 a1",
+        "c1 81",
+        "e0 80 af",
+        "f0 80 80 af",
+        "ed a0 80",
+        "f4 90 80 80",
+        "f8 88 80 80 80",
+        "80",
+        "ff",
+    ]
     values = [text.encode() for text in texts]
     values += [b'"' + bytes.fromhex(each) + b'"' for each in broken]
     cases = []
@@ -264,6 +276,11 @@ def test_ways_to_write_a_value(runner):
     answers = runner.ask(*(f"signed {case.hex()}" for case in cases))
     assert answers[: len(texts)] == [python(case) for case in cases[: len(texts)]]
     assert not any(answer.startswith("! ") for answer in answers[: len(texts)])
+    for text in ("-0", "-0.0", "30", "3e1"):  # where a float is meant
+        content = json.loads(manifest(random.Random(3)).to_json())
+        content["gate"]["threshold"] = "HERE"
+        rest = json.dumps(content, indent=2).replace('"HERE"', text)
+        assert compare(runner, [sealed(rest).encode()]) == 1, text
     for case, answer in list(zip(cases, answers, strict=True))[len(texts) :]:
         assert answer == "! 4 a text is not valid Unicode" and python(case).startswith("! "), case
 
