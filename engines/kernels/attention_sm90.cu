@@ -26,9 +26,19 @@
 //   PARTS                 0: a block computes whole tiles. Otherwise the work of all tiles is cut into as many equal runs
 //                         as there are blocks; what a run has of a tile that others share goes to `partial` and `peaks`,
 //                         and the kernel `attention_sm90_join` joins it.
+//   SHARERS               2: two blocks, a cluster, have the keys of one tile between them. Each gives the other its sums
+//                         for half of the columns, and finishes the other half. For heads of 128 and one tile a block.
+//   TURNERS               with INSIDE, as many blocks of one head, a cluster, turn a part of its blocks of keys each, and
+//                         give them to the others. For lengths of TURNERS tiles of queries.
 // wgmma_s and wgmma_o, the products for BN and D, are generated (wgmma.py) and stand before this text, after
 // half.cuh and hopper.cuh.
 
+#ifndef SHARERS
+#define SHARERS 1
+#endif
+#ifndef TURNERS
+#define TURNERS 1
+#endif
 #define INFINITY __int_as_float(0x7f800000)
 #define BM (WGS * 64)
 #define THREADS ((WGS + 1) * 128)
@@ -58,6 +68,53 @@
 static_assert(!TRADE || (WGS * CONSUMER_REGISTERS + PRODUCER_REGISTERS) * 128 <= FIRST_REGISTERS * THREADS,
               "consumers would wait for registers that nobody gives up");
 
+#if SHARERS > 1 || TURNERS > 1
+__device__ __forceinline__ u32 cluster_rank() {
+  u32 rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
+__device__ __forceinline__ u32 peer_address(u32 address, u32 rank) {
+  u32 there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+  return there;
+}
+#endif
+#if SHARERS > 1
+static_assert(SHARERS == PANELS && !INSIDE && !PARTS && !AHEAD && BLOCKS >= SHARERS, "no such form");
+// What a thread gives the other block: 16 bytes at a time, its sums for one panel, then highest logits and sums of rows.
+#define PIECES (D / SHARERS / 8 + 1)
+#define GIVEN (WGS * 128 * PIECES * 16)
+__device__ __forceinline__ void give(u32 to, float a, float b, float c, float d, u32 barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+               "f"(a), "f"(b), "f"(c), "f"(d), "r"(barrier)
+               : "memory");
+}
+__device__ __forceinline__ float4 given(u32 from) {
+  float4 got;
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(got.x), "=f"(got.y), "=f"(got.z), "=f"(got.w)
+               : "r"(from)
+               : "memory");
+  return got;
+}
+// As barrier_wait, for what another block of the cluster has written.
+__device__ __forceinline__ void barrier_wait_cluster(u32 barrier, u32 parity) {
+  asm volatile(
+      "{\n.reg .pred done;\nagain:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n@done bra over;\nbra again;\nover:\n}" ::"r"(
+          barrier),
+      "r"(parity)
+      : "memory");
+}
+#endif
+#if TURNERS > 1
+static_assert(INSIDE && BLOCKS % TURNERS == 0 && TILES_M == TURNERS && STAGES == BLOCKS, "no such form");
+#define TURNED (BLOCKS / TURNERS)  // blocks of keys that one block turns
+#endif
+
 __device__ __forceinline__ void load_tile(u32 to, const TensorMap* map, int x, int y, int z, u32 barrier) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to),
@@ -80,6 +137,14 @@ __device__ __forceinline__ void load8(const float* from, float (&to)[8]) {
   const float4 a = __ldg(reinterpret_cast<const float4*>(from)), b = __ldg(reinterpret_cast<const float4*>(from) + 1);
   to[0] = a.x, to[1] = a.y, to[2] = a.z, to[3] = a.w, to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
 }
+#if TURNERS > 1
+__device__ __forceinline__ void hand(const uint4* at, u32 rank) {
+  const uint4 words = *at;
+  asm volatile("st.shared::cluster.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(peer_address(shared_address(at), rank)),
+               "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w)
+               : "memory");
+}
+#endif
 // RMSNorm over the head and RoPE of a tile of ROWS rows, in place. A thread does 8 channels of some rows and their
 // partners half a head away; D / 16 threads do a row. The tables are fetched before the tile is there, because both take
 // long to come.
@@ -102,6 +167,8 @@ struct Turn {
 #endif
   }
 
+  // With `others`, in the other blocks of the cluster as well, at the same place.
+  template <bool others = false>
   __device__ __forceinline__ void apply(unsigned char* tile, const float (&g)[8], const float (&g2)[8], float eps) {
     const int chunk = threadIdx.x % LANES, partner = LANES + chunk;
 #pragma unroll
@@ -133,6 +200,16 @@ struct Turn {
 #endif
       *at = make_uint4(pack(a[0], a[1]), pack(a[2], a[3]), pack(a[4], a[5]), pack(a[6], a[7]));
       *at2 = make_uint4(pack(b[0], b[1]), pack(b[2], b[3]), pack(b[4], b[5]), pack(b[6], b[7]));
+#if TURNERS > 1
+      if (others) {
+        const u32 rank = cluster_rank();
+#pragma unroll
+        for (int far = 1; far < TURNERS; ++far) {
+          hand(at, (rank + far) % TURNERS);
+          hand(at2, (rank + far) % TURNERS);
+        }
+      }
+#endif
     }
   }
 };
@@ -153,6 +230,11 @@ __device__ __forceinline__ long long share(int block, int grid, int tiles) {
        at += work.last - work.first)                                                                             \
     if (work.tile = static_cast<int>(at / BLOCKS), work.first = static_cast<int>(at % BLOCKS),                    \
         work.last = static_cast<int>(until - at < BLOCKS - work.first ? work.first + (until - at) : BLOCKS), true)
+#elif SHARERS > 1
+#define WORK_LOOP(tiles)                                                                                  \
+  for (work.tile = blockIdx.x / SHARERS, work.first = BLOCKS * cluster_rank() / SHARERS,                  \
+      work.last = BLOCKS * (cluster_rank() + 1) / SHARERS;                                                \
+       work.tile < (tiles); work.tile += gridDim.x)
 #else
 #define WORK_LOOP(tiles)                                                                       \
   for (work.tile = blockIdx.x, work.first = 0, work.last = BLOCKS; work.tile < (tiles);        \
@@ -173,6 +255,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
   const u32 v_full = k_empty + 8 * STAGES, v_empty = v_full + 8 * STAGES;
   // Where consumers wait for keys: when they have come, or when they have been turned.
   const u32 k_ready = INSIDE ? v_empty + 8 * STAGES : k_full;
+#if SHARERS > 1
+  const u32 given_full = v_empty + 8 * STAGES, given_at = (given_full + 8 + 15) & ~15u;
+#endif
   const int group = threadIdx.x / 128;  // 0 is the producer
   if (threadIdx.x == 0) {
     for (int tile = 0; tile < Q_TILES; ++tile) {
@@ -186,8 +271,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
       barrier_init(v_empty + 8 * stage, WGS * 4);
       if (INSIDE) barrier_init(k_ready + 8 * stage, 4);
     }
+#if SHARERS > 1
+    barrier_init(given_full, 1);
+    barrier_expect(given_full, GIVEN);
+#endif
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
+#if SHARERS > 1 || TURNERS > 1
+  cluster_arrive();  // who writes into another block's shared memory waits until that block has begun
+#endif
   __syncthreads();
   // A kernel before this one may still be preparing queries and keys; the next one may come as far as this line.
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -198,8 +290,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
   {
     const int row = blockIdx.x % TILES_M * BM, head = blockIdx.x / TILES_M % HEADS, batch = blockIdx.x / TILES_M / HEADS;
     if (threadIdx.x == 0) {
-      // Keys first, there is most to do with them; in the order of their use.
+      // Keys first, there is most to do with them; in the order of their use. Where blocks share them, this one's alone.
+#if TURNERS > 1
+      for (int step = cluster_rank() * TURNED, end = step + TURNED; step < end; ++step) {
+#else
       for (int step = 0; step < BLOCKS; ++step) {
+#endif
         barrier_expect(k_full + 8 * step, KV_BYTES);
         for (int panel = 0; panel < PANELS; ++panel)
           load_tile(k_at + step * KV_BYTES + panel * BN * 128, &keys, K_X + head * K_XH + panel * 64,
@@ -224,19 +320,45 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     }
 #endif
     unsigned char* const shared = raw - shared_address(raw);  // plus an address in shared memory: a pointer to it
+#if TURNERS > 1
+    Turn<BM, THREADS> of_queries;
+    const int mine = cluster_rank() * TURNED;
+    Turn<BN, THREADS> of_keys[TURNED];
+#pragma unroll
+    for (int i = 0; i < TURNED; ++i) of_keys[i].fetch(cosines, sines, (BLOCKS - 1 - mine - i) * BN, KEYS);
+    cluster_wait();
+#pragma unroll
+    for (int i = 0; i < TURNED; ++i) {
+      barrier_wait(k_full + 8 * (mine + i), 0);
+      of_keys[i].apply<true>(shared + k_at + (mine + i) * KV_BYTES, gain[0], gain[1], eps);
+    }
+    of_queries.fetch(cosines, sines, row, QUERIES);
+#else
     Turn<BN, THREADS> of_keys;
     Turn<BM, THREADS> of_queries;
     of_keys.fetch(cosines, sines, (BLOCKS - 1) * BN, KEYS);
     of_queries.fetch(cosines, sines, row, QUERIES);
     barrier_wait(k_full, 0);
     of_keys.apply(shared + k_at, gain[0], gain[1], eps);
+#endif
     barrier_wait(q_full, 0);
     of_queries.apply(shared + q_at, gain[2], gain[3], eps);
+#if TURNERS > 1
+    // The others' writes, too, must be seen by the tensor cores of this block.
+    asm volatile("fence.proxy.async;" ::: "memory");
+    cluster_arrive();
+    cluster_wait();
+    asm volatile("fence.proxy.async;" ::: "memory");
+#else
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();
+#endif
     if (group == 0) {
 #if TRADE
       asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
+#endif
+#if TURNERS > 1
+      return;
 #endif
       // The tables of a block are fetched while the one before it is turned.
       Turn<BN, 128> ahead[2];
@@ -285,6 +407,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         ++turn;
       }
     }
+#if SHARERS > 1
+    cluster_wait();
+#endif
   } else {
 #if TRADE
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
@@ -390,7 +515,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         const u32 now = stage, now_parity = parity;
         ++step;
         stage = step % STAGES, parity = step / STAGES & 1;
-        barrier_wait(k_ready + 8 * stage, parity);
+        if (TURNERS == 1) barrier_wait(k_ready + 8 * stage, parity);
         my_turn();
         logits(stage);
         barrier_wait(v_full + 8 * now, now_parity);
@@ -451,6 +576,63 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         continue;
       }
 #endif
+#if SHARERS > 1
+      const int rank = cluster_rank();
+      cluster_wait();
+      {
+        const u32 to = peer_address(given_at, rank ^ 1) + (consumer * 128 + thread) * 16;
+        const u32 known = peer_address(given_full, rank ^ 1);
+#pragma unroll
+        for (int i = 0; i < PIECES - 1; ++i) {
+          float v[4];
+#pragma unroll
+          for (int j = 0; j < 4; ++j) v[j] = rank == 0 ? o[D / 4 + 4 * i + j] : o[4 * i + j];
+          give(to + i * WGS * 128 * 16, v[0], v[1], v[2], v[3], known);
+        }
+        give(to + (PIECES - 1) * WGS * 128 * 16, peak[0] * scale, peak[1] * scale, total[0], total[1], known);
+      }
+      float rows[D / 4], by[2], theirs[2];
+      barrier_wait_cluster(given_full, 0);
+      {
+        const u32 from = given_at + (consumer * 128 + thread) * 16;
+        const float4 about = given(from + (PIECES - 1) * WGS * 128 * 16);
+        const float peaks[2] = {about.x, about.y}, totals[2] = {about.z, about.w};
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const float highest = fmaxf(peak[half] * scale, peaks[half]);
+          by[half] = exp2_fast(peak[half] * scale - highest);
+          theirs[half] = exp2_fast(peaks[half] - highest);
+          const float whole = 1.f / (total[half] * by[half] + totals[half] * theirs[half]);
+          by[half] *= whole, theirs[half] *= whole;
+        }
+#pragma unroll
+        for (int i = 0; i < PIECES - 1; ++i) {
+          const float4 got = given(from + i * WGS * 128 * 16);
+          const float v[4] = {got.x, got.y, got.z, got.w};
+#pragma unroll
+          for (int j = 0; j < 4; ++j)
+            rows[4 * i + j] = (rank == 0 ? o[4 * i + j] : o[D / 4 + 4 * i + j]) * by[j / 2] + v[j] * theirs[j / 2];
+        }
+      }
+      // The columns of panel `rank`, through the place of this warp group's own queries, which nobody reads any more.
+      named_wait(2 + WGS + consumer, 128);
+#pragma unroll
+      for (int j = 0; j < 8; j += 2) {
+        const u32 matrix = lane / 8, r = warp * 16 + lane % 8 + matrix % 2 * 8, chunk = j + matrix / 2;
+        const u32 to = my_q + rank * BM * 128 + r * 128 + ((chunk ^ (r & 7)) << 4);
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
+                     "r"(pack(rows[4 * j], rows[4 * j + 1])), "r"(pack(rows[4 * j + 2], rows[4 * j + 3])),
+                     "r"(pack(rows[4 * j + 4], rows[4 * j + 5])), "r"(pack(rows[4 * j + 6], rows[4 * j + 7]))
+                     : "memory");
+      }
+      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+      named_wait(2 + WGS + consumer, 128);
+      if (thread == 0) {
+        store_tile(&output, O_X + head * O_XH + rank * 64, row + consumer * 64, batch * O_ZB + head * O_ZH,
+                   my_q + rank * BM * 128);
+        asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+      }
+#else
       const float by[2] = {1.f / total[0], 1.f / total[1]};
       // The rows go out through the place of this warp group's own queries, which nobody reads any more.
       named_wait(2 + WGS + consumer, 128);
@@ -477,6 +659,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         barrier_arrive(q_empty);
 #endif
       }
+#endif
       ++turn;
     }
 #if TURNS

@@ -72,7 +72,12 @@ class Builder:
         return self.images.index(image)
 
     def add(
-        self, compiled: Compiled, grid: tuple[Size, Size, Size], arguments: list[Argument], programmatic: bool = False
+        self,
+        compiled: Compiled,
+        grid: tuple[Size, Size, Size],
+        arguments: list[Argument],
+        programmatic: bool = False,
+        cluster: int = 1,
     ) -> None:
         """One more launch; `programmatic` where its kernel itself waits for the one before, of this plan or another."""
         index = self.image(compiled)
@@ -84,6 +89,7 @@ class Builder:
                 compiled.threads,
                 compiled.shared,
                 tuple(arguments),
+                cluster,
                 programmatic=programmatic,
             )
         )

@@ -29,6 +29,15 @@ class Sm90Plan(Builder):
                 raise Unsupported(f"{variant} does QK-norm and RoPE inside only where all keys fit")
             if variant.resident > 1:
                 raise Unsupported(f"{variant} has no registers for QK-norm and RoPE inside")
+            if variant.sharers > 1:
+                raise Unsupported(f"{variant} does no QK-norm and RoPE inside")
+        blocks = math.ceil(problem.keys / variant.block_n)
+        if variant.sharers > 1 and (problem.head_size != 128 or blocks < variant.sharers):
+            raise Unsupported(f"{variant} is for heads of 128, and as many blocks of keys as share them")
+        if variant.turners > 1:
+            tiles = math.ceil(problem.queries / (64 * variant.groups))
+            if not self.turned or tiles != variant.turners or blocks % variant.turners:
+                raise Unsupported(f"{variant} is for QK-norm and RoPE of {variant.turners} tiles of one head")
 
     def plan(self) -> LaunchPlan:
         p, v = self.problem, self.variant
@@ -52,10 +61,15 @@ class Sm90Plan(Builder):
             **self._coordinates("Q", q), **self._coordinates("K", k), **self._coordinates("V", values),
             **self._coordinates("O", out),
         }  # fmt: skip
+        # Left out where there are none: what was compiled before there were any stays the same.
+        cluster = v.sharers * v.turners
+        constants |= {n: c for n, c in (("SHARERS", v.sharers), ("TURNERS", v.turners)) if c > 1}
         if v.resident > 1 and size // 2 + v.block_n * 3 // 4 + _OTHERS > consumer_registers(v.groups, v.resident):
             raise Unsupported(f"{v} has no registers for heads of {size}")
         # 1 KiB to bring tiles to a boundary, and the barriers.
         shared = 1024 + (1 + v.ahead) * (block_m * size * 2 + 16) + v.stages * (2 * v.block_n * size * 2 + 40)
+        if v.sharers > 1:
+            shared += 32 + v.groups * 128 * (size // v.sharers // 8 + 1) * 16
         if shared > shared_limit(v.resident):
             raise Unsupported(f"{v} needs {shared} bytes of shared memory")
         names = ["attention_sm90", "attention_sm90_join"] if v.parts else ["attention_sm90"]
@@ -72,7 +86,9 @@ class Sm90Plan(Builder):
         arguments: list[Argument] = [
             *maps, *turning, partial, peaks, Number("f32", p.scale), self.epsilon(), count,
         ]  # fmt: skip
-        self.add(main, (grid, 1, 1), arguments, programmatic=True)
+        if v.sharers > 1:
+            grid = times(grid, v.sharers)
+        self.add(main, (grid, 1, 1), arguments, programmatic=True, cluster=cluster)
         if join:
             joined = Compiled(join[0].data, join[0].name, 0, 256)
             arguments = [partial, peaks, out.pointer(), count, Number("i32", v.blocks)]

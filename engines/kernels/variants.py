@@ -25,6 +25,10 @@ _SM90_SHAPES = {
 # and the most blocks of keys at which tiles begin and end often enough for that to be worth narrower blocks.
 _SM90_RESIDENT = {64: ((1, 64, 3), (1, 96, 3), (1, 128, 2), (2, 48, 2)), 128: ((1, 80, 2),)}
 _SHORT = 32
+# Of blocks that turn a head's keys for each other; with more keys a block, products would wait for each other.
+_SM90_TOGETHER = ((1, 64), (2, 32), (2, 64))
+# Stages of half the keys, where two blocks have a tile's keys between them.
+_SHARED_STAGES = 2
 # Bytes of keys and values that a block can have in shared memory at once, beside its queries.
 _MOST_INSIDE = 180 << 10
 # Grids are at most this many blocks in their second and third dimension.
@@ -69,6 +73,8 @@ class Sm90Variant:
     Triton; inside goes only where all keys fit in the stages. `resident`: blocks that fit on a multiprocessor, so that
     one multiplies while another begins or ends a tile. `overlap`: the whole softmax of one block of keys is computed
     while the product with the last one's values runs. `ahead`: the next tile is loaded while a block ends the last one.
+    `sharers`: blocks that have the keys of one tile between them. `turners`: blocks of one head that do QK-norm and
+    RoPE of some of its keys for each other.
     """
 
     groups: int
@@ -81,6 +87,8 @@ class Sm90Variant:
     resident: int = 1
     overlap: bool = False
     ahead: bool = False
+    sharers: int = 1
+    turners: int = 1
 
     def __post_init__(self) -> None:
         _among("number of warp groups", self.groups, 1, 3)
@@ -91,11 +99,17 @@ class Sm90Variant:
         _among("number of blocks", self.blocks, int(self.parts or self.ahead), _MOST_GRID)
         # As many as have the registers: four consumer warp groups in all.
         _among("number of resident blocks", self.resident, 1, {1: 4, 2: 2, 3: 1}[self.groups])
+        # Both are forms of one tile a block, and of shared memory that blocks in turn would not have.
+        alone = not (self.blocks or self.parts or self.ahead or self.resident > 1)
+        _among("number of blocks that share keys", self.sharers, 1, 2, self.sharers == 1 or alone)
+        apart = alone and self.sharers == 1 and not self.prepare
+        _among("number of blocks that turn keys", self.turners, 1, 4, self.turners == 1 or apart)
 
     def __str__(self) -> str:
         extras = [f"{self.blocks} blocks"] * (self.blocks > 0) + ["turns"] * self.turns
         extras += [f"{self.resident} resident"] * (self.resident > 1) + ["overlap"] * self.overlap
         extras += ["ahead"] * self.ahead
+        extras += ["keys shared"] * (self.sharers > 1) + ["keys turned together"] * (self.turners > 1)
         extras += ["even parts"] * self.parts + ["prepared"] * self.prepare
         return ", ".join([f"sm90 {self.groups * 64}x{self.block_n}", f"{self.stages} stages", *extras])
 
@@ -104,7 +118,7 @@ Variant = TritonVariant | Sm90Variant | LinearVariant
 _KINDS: dict[str, type[Variant]] = {"triton": TritonVariant, "sm90": Sm90Variant, "linear_sm90": LinearVariant}
 # Fields that older tables lack, and what their kernels had.
 _LATER: dict[str, dict[str, Any]] = {
-    "sm90": {"resident": 1, "overlap": False, "ahead": False},
+    "sm90": {"resident": 1, "overlap": False, "ahead": False, "sharers": 1, "turners": 1},
     "linear_sm90": {"brief": False},
 }
 
@@ -174,12 +188,18 @@ def candidates(problem: AttentionProblem, target: str, multiprocessors: int) -> 
 def _sm90_candidates(
     problem: AttentionProblem, tiles: int, multiprocessors: int, turned: bool
 ) -> Iterator[Sm90Variant]:
+    for groups, block_n in _SM90_TOGETHER if turned else ():
+        blocks, turners = math.ceil(problem.keys / block_n), math.ceil(problem.queries / (64 * groups))
+        if turners in (2, 4) and blocks % turners == 0 and blocks * block_n * problem.head_size * 4 <= _MOST_INSIDE:
+            yield Sm90Variant(groups, block_n, blocks, False, turners=turners)
     for groups, block_n in _SM90_SHAPES[problem.head_size]:
         blocks = math.ceil(problem.keys / block_n)
         if block_n >= 2 * problem.keys and block_n > 64:
             continue
         if turned and groups < 3 and blocks * block_n * problem.head_size * 4 <= _MOST_INSIDE:
             yield Sm90Variant(groups, block_n, blocks, False)
+        if problem.head_size == 128 and groups < 3 and 2 <= blocks <= 2 * _SHARED_STAGES:
+            yield Sm90Variant(groups, block_n, math.ceil(blocks / 2), False, prepare=turned, sharers=2)
         programs = math.ceil(problem.queries / (64 * groups)) * tiles
         for stages in (2, 3):
             yield Sm90Variant(groups, block_n, stages, groups > 1, 0, False, turned)

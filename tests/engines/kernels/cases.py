@@ -28,6 +28,10 @@ SM90 = (
     Sm90Variant(1, 96, 2, turns=False, blocks=9, resident=3, overlap=True),
     Sm90Variant(2, 48, 2, turns=False, resident=2, overlap=True),
     Sm90Variant(2, 48, 3, turns=True, blocks=5, resident=2),
+    # For heads of 128, and as many keys as make two blocks.
+    Sm90Variant(1, 64, 2, turns=False, sharers=2),
+    Sm90Variant(1, 128, 1, turns=False, sharers=2),
+    Sm90Variant(2, 64, 2, turns=False, sharers=2),
 )
 
 
@@ -54,6 +58,9 @@ def cases() -> Iterator[tuple[AttentionProblem, Variant]]:
                     # Inside, all keys are in shared memory: as many stages as there are blocks.
                     for groups, block_n in ((1, 64), (1, 128), (2, 80), (2, 128)) if length <= 256 else ():
                         yield turned, Sm90Variant(groups, block_n, -(-length // block_n), turns=groups > 1)
+                    for groups, block_n in ((1, 64), (2, 64), (2, 32)) if 192 < length <= 256 else ():
+                        shape = (groups, block_n, -(-length // block_n), False)
+                        yield turned, Sm90Variant(*shape, turners=4 // groups)
         for layout in ("tokens", "heads"):
             for output in ("tokens", "heads"):
                 for queries, keys in ((113, 239), (256, 77), (1, 300)):

@@ -29,8 +29,12 @@ pytestmark = [
 ]
 
 
-def instructions(tmp_path: Path, variant: Sm90Variant, size: int = 64) -> list[str]:
-    plan = make_plan(AttentionProblem("fp16", 20, size, 1024, 1024, size**-0.5, (4, 4, 4)), variant, "9.0")
+def of_heads(size: int) -> AttentionProblem:
+    return AttentionProblem("fp16", 20, size, 1024, 1024, size**-0.5, (4, 4, 4))
+
+
+def instructions(tmp_path: Path, variant: Sm90Variant, problem: AttentionProblem) -> list[str]:
+    plan = make_plan(problem, variant, "9.0")
     path = tmp_path / "kernel.cubin"
     path.write_bytes(plan.images[0].data)
     text = subprocess.run([str(disassembler()), "-c", path], capture_output=True, text=True, check=True).stdout
@@ -38,7 +42,7 @@ def instructions(tmp_path: Path, variant: Sm90Variant, size: int = 64) -> list[s
 
 
 def test_the_softmax_runs_beside_the_product_with_the_values(compiled, tmp_path):
-    made = instructions(tmp_path, Sm90Variant(2, 128, 2, True, 132, overlap=True, ahead=True))
+    made = instructions(tmp_path, Sm90Variant(2, 128, 2, True, 132, overlap=True, ahead=True), of_heads(64))
     waits = [index for index, text in enumerate(made) if text.startswith("WARPGROUP.DEPBAR")]
     # First logits, then in the loop logits and the product, then the last product. More: products wait for each other.
     assert [made[index].split()[-1] for index in waits] == ["0x0", "0x1", "0x0", "0x0"]
@@ -47,10 +51,27 @@ def test_the_softmax_runs_beside_the_product_with_the_values(compiled, tmp_path)
     assert sum(text.startswith("MUFU.EX2") for text in between) == 128 // 2 + 2
 
 
+@pytest.mark.parametrize(
+    ("variant", "turned"),
+    [
+        (Sm90Variant(2, 64, 4, False, turners=2), True),
+        (Sm90Variant(1, 128, 1, False, sharers=2), False),
+        (Sm90Variant(1, 64, 2, False, sharers=2), False),
+    ],
+    ids=str,
+)
+def test_no_product_waits_for_another_where_blocks_help_each_other(compiled, tmp_path, variant, turned):
+    fold = {"qk_norm": 1e-6, "rope": True} if turned else {}
+    made = instructions(tmp_path, variant, AttentionProblem("fp16", 14, 128, 256, 256, 128**-0.5, (4, 4, 4), **fold))
+    assert [text.split()[-1] for text in made if text.startswith("WARPGROUP.DEPBAR")] == ["0x0", "0x1", "0x0", "0x0"]
+    assert not [text for text in made if text.startswith(("STL", "LDL"))]
+
+
 @pytest.mark.parametrize(("size", "shape"), [(64, (1, 96, 3)), (64, (2, 48, 2)), (128, (1, 80, 2))])
 @pytest.mark.slow
 def test_no_product_waits_for_another_where_blocks_share_registers(compiled, tmp_path, size, shape):
     groups, block_n, resident = shape
-    made = instructions(tmp_path, Sm90Variant(groups, block_n, 2, False, resident=resident, overlap=True), size)
+    variant = Sm90Variant(groups, block_n, 2, False, resident=resident, overlap=True)
+    made = instructions(tmp_path, variant, of_heads(size))
     assert sum(text.startswith("WARPGROUP.DEPBAR") for text in made) == 4
     assert not [text for text in made if text.startswith(("STL", "LDL"))]

@@ -225,8 +225,12 @@ class Checked:
         assert constants["O_COLUMNS"] == (p.heads if p.output == "tokens" else 1) * p.head_size
         if not constants["PARTS"]:
             assert len(launches) == 1 and partial == peaks == Null()
-            # INSIDE does one tile a block.
-            assert grid[0] == tiles if inside else grid[0] <= tiles
+            # INSIDE does one tile a block, and so do blocks that share keys.
+            sharers, turners = constants.get("SHARERS", 1), constants.get("TURNERS", 1)
+            assert grid[0] == tiles * sharers if inside or sharers > 1 else grid[0] <= tiles
+            assert main.cluster == sharers * turners and grid[0] % main.cluster == 0
+            # A cluster's blocks are of one head.
+            assert turners in (1, math.ceil(p.queries / block_m))
             return
         slots = 2 * grid[0] * block_m
         self.take(partial, slots * p.head_size * 4)
@@ -273,7 +277,10 @@ def resolved(plan: LaunchPlan, batch: int):
         return value if isinstance(value, Null) else evaluate(value, {"B": batch})
 
     launches = [
-        (each.image, each.name, numbers(each.grid), each.block, each.shared, numbers(each.arguments), each.programmatic)
+        (
+            *(each.image, each.name, numbers(each.grid), each.block, each.shared, numbers(each.arguments)),
+            *(each.cluster, each.programmatic),
+        )
         for each in plan.launches
     ]
     tensors = [(tensor.dtype, numbers(tensor.shape)) for tensor in (*plan.inputs, *plan.outputs)]
@@ -330,6 +337,9 @@ PROBLEM = AttentionProblem("fp16", 3, 64, 1000, 1000, 0.125, (1, 2, 4), qk_norm=
             "has no registers for QK-norm and RoPE inside",
         ),
         ({}, Sm90Variant(2, 64, 2, False, prepare=True, resident=2), "9.0", "has no registers for heads of 64"),
+        ({}, Sm90Variant(1, 64, 8, False, prepare=True, sharers=2), "9.0", "is for heads of 128, and as many blocks"),
+        ({"head_size": 128}, Sm90Variant(1, 64, 16, False, sharers=2), "9.0", "does no QK-norm and RoPE inside"),
+        ({}, Sm90Variant(2, 128, 8, False, turners=2), "9.0", "is for QK-norm and RoPE of 2 tiles of one head"),
         ({}, Sm90Variant(2, 48, 8, False, prepare=True, resident=2), "9.0", "bytes of shared memory"),
         ({"queries": 100, "keys": 100}, TritonVariant(64, 64, 4, 2, 4), "9.0", "100 keys do not make 4 splits of 64"),
         (

@@ -23,6 +23,8 @@ from tests.engines.kernels.problems import problems
 PROBLEM = AttentionProblem("fp16", 20, 64, 256, 256, 0.125, (1, 4, 8))
 TRITON = {"kind": "triton", "block_m": 64, "block_n": 64, "warps": 4, "stages": 2, "splits": 1, "prepare": False}
 SM90 = variant_to_json(Sm90Variant(2, 128, 2, turns=True))
+# Fields that came later, and what their kernels had before.
+LATER = {"resident": 1, "overlap": False, "ahead": False, "sharers": 1, "turners": 1}
 
 
 @given(problems(), st.sampled_from(TARGETS), st.integers(1, 200))
@@ -48,6 +50,8 @@ def test_candidates_are_different_and_of_their_gpu(problem, target, multiprocess
             "sm90 192x80, 2 stages, 132 blocks, turns, even parts, prepared",
         ),
         (Sm90Variant(2, 48, 2, False, resident=2, overlap=True), "sm90 128x48, 2 stages, 2 resident, overlap"),
+        (Sm90Variant(1, 64, 2, False, sharers=2), "sm90 64x64, 2 stages, keys shared"),
+        (Sm90Variant(2, 64, 4, False, turners=2), "sm90 128x64, 4 stages, keys turned together"),
         (
             Sm90Variant(2, 128, 3, True, 132, overlap=True, ahead=True),
             "sm90 128x128, 3 stages, 132 blocks, turns, overlap, ahead",
@@ -85,6 +89,10 @@ def test_a_variant_in_words(variant, words):
         {**SM90, "overlap": 1},
         {**SM90, "overlap": True, "stages": 1},
         {**SM90, "resident": 0},
+        {**SM90, "sharers": 3},
+        {**SM90, "sharers": 2, "blocks": 132},
+        {**SM90, "turners": 2, "prepare": True},
+        {**SM90, "turners": 2, "sharers": 2},
         {**SM90, "resident": 3},
         {**SM90, "groups": 1, "resident": 5},
         {**SM90, "groups": 3, "resident": 2},
@@ -98,8 +106,8 @@ def test_what_is_no_variant(content):
 
 def test_a_variant_of_an_older_table():
     """One block a multiprocessor, nothing overlapped: what its kernel was."""
-    older = {name: value for name, value in SM90.items() if name not in ("resident", "overlap", "ahead")}
-    assert variant_from_json(older) == Sm90Variant(2, 128, 2, turns=True, resident=1, overlap=False, ahead=False)
+    older = {name: value for name, value in SM90.items() if name not in set(LATER)}
+    assert variant_from_json(older) == Sm90Variant(2, 128, 2, turns=True, **LATER)
     assert variant_to_json(variant_from_json(older)) == SM90
 
 
