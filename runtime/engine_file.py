@@ -41,18 +41,21 @@ def check_engine(path: str | os.PathLike[str], flavor: Flavor, gpu: Gpu | None, 
 
 
 @contextlib.contextmanager
-def open_engine(path: str | os.PathLike[str], flavor: Flavor, gpu: Gpu | None) -> Iterator[tuple[Manifest, memoryview]]:
+def open_engine(
+    path: str | os.PathLike[str], flavor: Flavor, gpu: Gpu | None, private: bool = False
+) -> Iterator[tuple[Manifest, memoryview]]:
     """As `check_engine`, with the plan, readable inside the `with` block: what it shows is what was hashed.
 
     The file is mapped, not read: hashing it brings it into the page cache, and TensorRT copies from there what it
     needs, so that a plan of gigabytes is in this process's memory once. A plan is replaced by renaming (`files`), which
-    leaves a mapping as it is; who writes into the file in place while it is loaded gets what mapped files give.
+    leaves a mapping as it is; who writes into the file in place while it is loaded gets what mapped files give. With
+    `private` it is read, and nobody else can change what was hashed.
     """
     path = Path(path)
     manifest = _checked_manifest(path, flavor, gpu)
     with contextlib.ExitStack() as stack:
         with _readable(path):
-            content = _map(path, manifest.size)
+            content = _read(path, manifest.size) if private else _map(path, manifest.size)
         if isinstance(content, mmap.mmap):
             stack.callback(content.close)
         plan = stack.enter_context(memoryview(content))
@@ -62,6 +65,11 @@ def open_engine(path: str | os.PathLike[str], flavor: Flavor, gpu: Gpu | None) -
             )
         _check_hash(path, manifest, hashlib.sha256(plan).hexdigest())
         yield manifest, plan
+
+
+def _read(path: Path, size: int) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(size + 1)  # more than was built is no plan, whatever it is: the caller says so
 
 
 def _map(path: Path, size: int) -> mmap.mmap | bytes:

@@ -14,6 +14,7 @@ import binascii
 import hashlib
 import json
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ VARIABLE = "CAT2DOG_SIGNED_BY"
 _CONTEXT = b"cat2dog engine 1\n"  # so that a signature of anything else is none of an engine
 _MOST_BYTES = 1 << 14
 _MOST_KEYS = 100
+_KEY_NAME = re.compile(r"[0-9a-f]{64}")
 _OUTCOME = ("state", "scores", "proxy_scores", "note")
 
 
@@ -92,6 +94,8 @@ def verify(engine: str | os.PathLike[str], manifest: Manifest, keys: str | os.Pa
     Whoever loads the plan has to compare its hash with the manifest's. Raises EngineMismatch where none did, InputError
     where `keys` are no keys.
     """
+    if not os.fspath(keys):  # as a path, "" is the folder that one happens to be in
+        raise InputError(f"{VARIABLE} is empty; it names a PEM file, or a folder of *.pub")
     known = _public_keys(Path(keys))
     path = signature_path(engine)
     try:
@@ -137,6 +141,8 @@ def read_signature(data: bytes) -> tuple[str, bytes]:
         raise ValueError(" ".join(str(error).split())[:100]) from error
     except ValueError as error:
         raise ValueError(" ".join(str(error).split())[:100]) from error
+    if not _KEY_NAME.fullmatch(content["key"]):
+        raise ValueError("its key is no SHA-256 in hexadecimal")
     if len(signature) != 64:
         raise ValueError(f"a signature of {len(signature)} bytes, expected 64")
     return content["key"], signature
@@ -152,8 +158,10 @@ def signed_text(manifest: Manifest) -> bytes:
 def _public_keys(path: Path) -> dict[str, Any]:
     serialization, ed25519 = _cryptography()
     paths = sorted(path.glob("*.pub")) if path.is_dir() else [path]
+    if len(paths) > _MOST_KEYS:
+        raise InputError(f"{path} has {len(paths)} public keys, more than {_MOST_KEYS}: keep those you trust")
     found = {}
-    for each in paths[:_MOST_KEYS]:
+    for each in paths:
         try:
             key = serialization.load_pem_public_key(_read(each, "public key"))
         except (ValueError, _unsupported()) as error:

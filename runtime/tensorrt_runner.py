@@ -23,7 +23,7 @@ from runtime.plugins import find_plugin, is_plugin, load_plugin, needs_plugin
 from runtime.pool import Pool
 from runtime.refit import Refitted
 from runtime.runner import check_feed
-from runtime.signing import check_policy
+from runtime.signing import check_policy, signed_only
 
 WAITS = ("spin", "block")
 _MOST_LANES = 64
@@ -225,7 +225,7 @@ def load_engine(
     chosen = _choose_gpu(device)
     trt = load_flavor(name)
     usable = Flavor(name, str(trt.__version__), sys.executable, can_build=True, can_run=True)
-    with open_engine(path, usable, chosen) as (manifest, plan):
+    with open_engine(path, usable, chosen, private=signed_only()) as (manifest, plan):
         check_policy(path, manifest)
         cuda.use_device(device)
         log = make_log(trt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 from engines.kernels.library import table_for, target_for
 from engines.kernels.linear_key import LinearKey
@@ -65,6 +66,7 @@ def _choose(
     variant = next(iter(linear_candidates(problem, target, multiprocessors)), None)
     if variant is None:
         raise Unsupported("no kernel fits this linear layer")
+    variant = replace(variant, brief=False)  # a form that no table has yet is nobody's default
     return FusedKernel(
         linear_plan(problem, variant, target, stamps), str(variant), "never measured: the estimated fastest"
     )

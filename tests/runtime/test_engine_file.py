@@ -77,6 +77,16 @@ def test_the_plan_is_mapped_and_let_go(engine):
         plan[0]
 
 
+def test_who_writes_into_the_file_changes_nothing_that_was_read(engine):
+    sound = engine.read_bytes()
+    with open_engine(engine, FLAVOR, H200, private=True) as (_, plan):
+        with open(engine, "r+b") as file:
+            file.write(b"GONE")
+        assert bytes(plan) == sound
+    with pytest.raises(EngineMismatch, match="was altered"), open_engine(engine, FLAVOR, H200, private=True):
+        pass
+
+
 def test_a_plan_replaced_while_it_is_open_stays_what_it_was(engine):
     with open_engine(engine, FLAVOR, H200) as (_, plan):
         write_bytes(engine, b"another")

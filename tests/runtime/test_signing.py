@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -105,6 +106,7 @@ def test_every_flipped_bit_of_a_signature_is_seen(engine, key):
         b"", b"[]", b"{}", b"[" * 5000, b'{"algorithm": "none", "key": "", "signature": ""}',
         b'{"algorithm": "ed25519", "key": 1, "signature": "AA=="}',
         b'{"algorithm": "ed25519", "key": "a", "signature": 5}',
+        json.dumps({"algorithm": "ed25519", "key": "\x1b[2J\n" * 8, "signature": "A" * 86 + "=="}).encode(),
         b'{"algorithm": "ed25519", "key": "a", "signature": "\\ud800"}', b" " * 20_000,
     ],
 )  # fmt: skip
@@ -148,5 +150,14 @@ def test_the_policy(engine, key, monkeypatch):
     sign(engine, key)
     check_policy(engine, manifest)
     monkeypatch.setenv(VARIABLE, "")  # an unset variable in a script is no leave to load anything
-    with pytest.raises(InputError):
+    monkeypatch.chdir(key.parent)  # though there is a key
+    with pytest.raises(InputError, match="CAT2DOG_SIGNED_BY is empty"):
         check_policy(engine, manifest)
+
+
+def test_too_many_keys(engine, key, tmp_path):
+    sign(engine, key)
+    for number in range(101):
+        (tmp_path / f"{number}.pub").write_bytes(Path(f"{key}.pub").read_bytes())
+    with pytest.raises(InputError, match="more than 100: keep those you trust"):
+        verify(engine, read_manifest(engine), tmp_path)

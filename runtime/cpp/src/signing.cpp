@@ -19,7 +19,7 @@ constexpr std::size_t kMostBytes = 1 << 14;
 constexpr std::size_t kMostKeys = 100;
 constexpr char const* kExpected = "; expected what `cat2dog sign --new-key` wrote";
 
-// The files that a key's path names, as runtime/signing.py finds them: the first by name.
+// The files that a key's path names, as runtime/signing.py finds them: by name.
 std::vector<std::string> key_files(std::string const& path) {
     std::error_code error;
     if (!fs::is_directory(path, error)) return {path};
@@ -29,7 +29,9 @@ std::vector<std::string> key_files(std::string const& path) {
     }
     if (error) throw bad_input("cannot read the folder of public keys " + path + ": " + error.message());
     std::sort(names.begin(), names.end());
-    names.resize(std::min(names.size(), kMostKeys));
+    if (names.size() > kMostKeys)
+        throw bad_input(path + " has " + std::to_string(names.size()) + " public keys, more than " +
+                        std::to_string(kMostKeys) + ": keep those you trust");
     for (std::string& name : names) name = (fs::path(path) / name).string();
     return names;
 }
