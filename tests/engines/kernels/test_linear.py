@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ EMBED = LinearProblem("fp16", 48, 48, 128, residual="shared", statistics=True)
 GELU = LinearProblem("fp16", 32, 128, 256, norm="layer", epsilon=1e-6, activation="gelu")
 PROBLEMS = (QKV, UP, DOWN, EMBED, GELU)
 PLAIN = LinearVariant(1, 1, 64, 2)
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_reference_is_the_unfused_layer():
@@ -145,3 +148,19 @@ def test_a_dynamic_batch_and_a_cluster(compilers):
     assert bind(plan, [list(array.shape) for array in random_feed(DOWN, 3)]) == {"B": 3}
     with pytest.raises(Unsupported, match=r"9\.0 alone"):
         linear_plan(DOWN, variant, "8.9")
+
+
+def test_gelu_of_one_exponential_is_gelu():
+    """The coefficients that stand in linear_sm90.cu, in FP32 as there."""
+    source = (ROOT / "engines/kernels/linear_sm90.cu").read_text("utf-8")
+    brief = source.split("#if ACTIVATION == 1 && BRIEF")[1].split("#elif")[0]
+    first, *rest = (np.float32(number) for number in re.findall(r"(-?\d\.\d+)f[,)]", brief.split("return")[0]))
+    x = np.concatenate([np.linspace(-12, 12, 200_001), np.geomspace(12, 65504, 500), -np.geomspace(12, 65504, 500)])
+    x = x.astype(np.float32)
+    t = np.abs(x)
+    p = t * first + rest[0]
+    for coefficient in rest[1:]:
+        p = t * p + coefficient
+    exact = x / 2 * (1 + np.array([math.erf(value / math.sqrt(2)) for value in x.astype(np.float64)]))
+    wrong = np.abs(np.maximum(x, 0) - t * np.exp2(p) - exact)
+    assert len(rest) == 5 and wrong.max() < 5e-6 * 1.01 and wrong[np.abs(x) > 6].max() < 1e-7
