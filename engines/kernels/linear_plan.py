@@ -50,7 +50,10 @@ def linear_plan(problem: LinearProblem, variant: LinearVariant, target: str, sta
         "RESIDUAL": _RESIDUALS[p.residual], "STATISTICS": p.statistics,
     }  # fmt: skip
     # Left out where they are not: what was compiled before there were any stays the same.
-    constants |= {name: True for name, on in (("STAMPS", stamps), ("BRIEF", v.brief)) if on}
+    if stamps:
+        constants["STAMPS"] = True
+    if v.brief:
+        constants |= {"BRIEF": True, "ACROSS": v.across(p)}
     prelude = hopper() + wgmma_from_shared("wgmma_s", v.own * v.parts, TYPES[p.precision])
     compiled = cuda_kernel("linear_sm90.cu", prelude, ["linear_sm90"], constants, target, v.shared, v.threads)[0]
 
@@ -59,7 +62,9 @@ def linear_plan(problem: LinearProblem, variant: LinearVariant, target: str, sta
 
     arguments: list[Argument] = [
         _map(p.precision, places["x"], p.inner, total, v.rows // v.cluster_n),
-        _map(p.precision, places["weights"], p.inner, p.columns, v.block_n // v.cluster_m),
+        _rows(p, places["weights"], v.block_n // v.cluster_m, v.across(p))
+        if v.brief
+        else _map(p.precision, places["weights"], p.inner, p.columns, v.block_n // v.cluster_m),
         *(pointer(n) for n in ("statistics", "sums", "bias", "gain_q", "gain_k", "cosines", "sines", "residual")),
         Pointer("output", 0),
         Pointer("output", 1) if p.statistics else Null(),
@@ -100,6 +105,19 @@ def _blocks(p: LinearProblem, v: LinearVariant, total: Size) -> Size:
 
 def _map(precision: str, index: int, inner: int, rows: Size, box: int) -> TensorMap:
     return TensorMap(Pointer("input", index), precision, (inner, rows), (inner * 2,), (64, box), "128B")
+
+
+def _rows(p: LinearProblem, index: int, box: int, across: int) -> TensorMap:
+    """W, whose rows 8 a m + 2 a q + 2 k + e the TMA lays down as 8 a m + 8 k + 2 q + e, with a = `across`."""
+    row = 2 * p.inner
+    return TensorMap(
+        Pointer("input", index),
+        p.precision,
+        (p.inner, 2, 4, across, p.columns // (8 * across)),
+        (row, 2 * across * row, 2 * row, 8 * across * row),
+        (64, 2, 4, across, box // (8 * across)),
+        "128B",
+    )
 
 
 def operands_of(p: LinearProblem, batch: Size) -> tuple[list[Tensor], dict[str, int]]:

@@ -8,7 +8,8 @@
 // tiles: a block loads a part of each tile and the TMA hands it to all that need it, CN blocks the same rows of x, CM
 // blocks the same rows of W. With PARTS, as many blocks of a cluster share the inner channels of one tile; each sums up a
 // run of its columns from all of them, through the others' shared memory. With BRIEF, parts hand over without waiting for
-// each other's end, and tiles end in fewer instructions.
+// each other's end, and tiles end in fewer instructions: the TMA brings rows of W in such an order that a thread has
+// 2 ACROSS neighbouring columns of the product, not 2, and nothing is traded between threads before it is written.
 //
 // The norm is applied to the product: W (x - m) / s = (W x - m sum(W)) / s, with m and s from statistics that the kernel
 // which wrote x left (of runs of channels: mean, and sum of squared distances from it; Chan et al. 1979 joins them).
@@ -17,13 +18,14 @@
 // launch), and with AHEAD the rest of the first tile is asked for into the L2.
 //
 // Constants, given by the compiler's command line (engines/kernels/linear_plan.py): GROUPS, EACH, SIDE, ALTERNATE, BN,
-// STAGES, CM, CN, PARTS, RESIDENT (blocks a multiprocessor), AHEAD, BRIEF, BF16, ROWS (tokens a sample), INNER, COLUMNS,
+// STAGES, CM, CN, PARTS, RESIDENT (blocks a multiprocessor), AHEAD, BRIEF and ACROSS (2 or 4), BF16, ROWS (tokens a sample), INNER, COLUMNS,
 // NORM (0 none, 1 layer, 2 rms), BIAS, ACTIVATION (0 none, 1 gelu, 2 gelu_tanh, 3 swiglu), HEADS and D (0: nothing is
 // turned), QK_NORM, ROPE, RESIDUAL (0 none, 1 of each sample, 2 shared), STATISTICS; STAMPS for bench/timeline.py. wgmma_s,
 // the product for the columns of a group, is generated (wgmma.py).
 
 #ifndef BRIEF
 #define BRIEF 0
+#define ACROSS 1
 #endif
 // Groups that work on one tile, rows of a tile, and columns of a group.
 #define TOGETHER (ALTERNATE ? 1 : GROUPS)
@@ -111,6 +113,28 @@ __device__ __forceinline__ void load_box(u32 to, const TensorMap* map, int x, in
         "l"(map), "r"(x), "r"(y), "r"(barrier)
         : "memory");
 }
+#if BRIEF
+// As load_box, of W, whose rows 8 ACROSS m + 2 ACROSS q + 2 k + e are laid down as 8 ACROSS m + 8 k + 2 q + e: in a product,
+// the thread with number q of four has columns 2 q and 2 q + 1 of every 8. `y` counts 8 ACROSS rows.
+__device__ __forceinline__ void load_rows(u32 to, const TensorMap* map, int x, int y, u32 barrier, unsigned short mask) {
+  if (mask)
+    asm volatile(
+        "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, "
+        "%3, %3, %3, %4}], [%5], %6;" ::"r"(to),
+        "l"(map), "r"(x), "r"(0), "r"(y), "r"(barrier), "h"(mask)
+        : "memory");
+  else
+    asm volatile(
+        "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %3, %3, %4}], "
+        "[%5];" ::"r"(to),
+        "l"(map), "r"(x), "r"(0), "r"(y), "r"(barrier)
+        : "memory");
+}
+__device__ __forceinline__ void fetch_rows(const TensorMap* map, int x, int y) {
+  asm volatile("cp.async.bulk.prefetch.tensor.5d.L2.global [%0, {%1, %2, %2, %2, %3}];" ::"l"(map), "r"(x), "r"(0), "r"(y)
+               : "memory");
+}
+#endif
 __device__ __forceinline__ void fetch_box(const TensorMap* map, int x, int y) {
   asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(map), "r"(x), "r"(y) : "memory");
 }
@@ -185,8 +209,14 @@ struct Arguments {
 };
 
 // Where element `i` of a thread's OWN / 2 values lies: columns in steps of 8, two neighbours of one row, then of the row
-// eight further down.
-__device__ __forceinline__ int column_of(int i) { return i / 4 * 8 + threadIdx.x % 4 * 2; }
+// eight further down. With BRIEF, ACROSS such steps follow each other.
+__device__ __forceinline__ int column_of(int i) {
+#if BRIEF
+  return i / (4 * ACROSS) * 8 * ACROSS + threadIdx.x % 4 * 2 * ACROSS + i / 4 % ACROSS * 2;
+#else
+  return i / 4 * 8 + threadIdx.x % 4 * 2;
+#endif
+}
 
 #if NORM
 // Mean of each row of a tile, and one over its root, from the statistics of its runs. Four lanes share a row, and a warp
@@ -232,7 +262,40 @@ __device__ __forceinline__ void note_rows(const Arguments& a, int row, int helpe
 }
 #endif
 
-#if RESIDUAL
+#if BRIEF
+static_assert(OWN % (8 * ACROSS) == 0 && BN / CM % (8 * ACROSS) == 0 && COLUMNS % (8 * ACROSS) == 0, "no such form");
+// Steps of 8 ACROSS columns, whether this thread's are inside, and its columns of one of them: words of two.
+#define RUNS (OWN / (8 * ACROSS))
+#define LAST_RUNS (RUNS < 64 / (8 * ACROSS) ? RUNS : 64 / (8 * ACROSS))
+#define SOON (EARLY ? RUNS : LAST_RUNS)
+template <int N>
+struct alignas(4 * N) Words {
+  u32 of[N];
+};
+#endif
+#if RESIDUAL && BRIEF
+struct Residual {
+  Words<ACROSS> given[SOON][2];
+
+  // This thread's columns of both rows, for step `run`.
+  __device__ __forceinline__ void ask(const Arguments& a, int row, int first, int run) {
+    const int n = first + column_of(run * 4 * ACROSS);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int r = row + half * 8;
+      Words<ACROSS>& to = given[run % SOON][half];
+      to = {};
+      if (r < a.total && (!RAGGED || n < COLUMNS))
+        to = *reinterpret_cast<const Words<ACROSS>*>(
+            a.residual + static_cast<long long>(RESIDUAL == 2 ? r % ROWS : r) * COLUMNS + n);
+    }
+  }
+  __device__ __forceinline__ void ask(const Arguments& a, int row, int first) {
+#pragma unroll
+    for (int run = 0; run < SOON; ++run) ask(a, row, first, run);
+  }
+};
+#elif RESIDUAL
 struct Residual {
   uint2 given[FORESEEN][2];
 
@@ -280,7 +343,7 @@ struct Angles {};
 // `norms` holds mean and root of the thread's first row and on, `vectors` bias and row sums of its columns and on.
 __device__ __forceinline__ void finish(float (&v)[OWN / 2], const Arguments& a, int row, int first, const float2* norms,
                                        const float* vectors, Residual& residual, const Angles& angles) {
-#if ACTIVATION != 3
+#if ACTIVATION != 3 && !BRIEF
   const bool odd = threadIdx.x % 2;
 #endif
 #if NORM
@@ -339,7 +402,46 @@ __device__ __forceinline__ void finish(float (&v)[OWN / 2], const Arguments& a, 
   }
 #endif
 
+#if BRIEF
+#pragma unroll
+  for (int run = 0; run < RUNS; ++run) {
+    const int n = first + column_of(run * 4 * ACROSS);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int at = run * 4 * ACROSS + 2 * half, r = row + half * 8;
+      const bool inside = r < a.total && (!RAGGED || n < COLUMNS);
 #if ACTIVATION == 3
+      Words<ACROSS / 2> words;
+#pragma unroll
+      for (int k = 0; k < ACROSS; k += 2) {
+        const int i = at + 4 * k;
+        words.of[k / 2] = pack(v[i] * sigmoid(v[i]) * v[i + 1], v[i + 4] * sigmoid(v[i + 4]) * v[i + 5]);
+      }
+      if (inside)
+        *reinterpret_cast<Words<ACROSS / 2>*>(a.output + static_cast<long long>(row) * WIDTH + first / 2 +
+                                              column_of(run * 4 * ACROSS) / 2 + half * 8 * WIDTH) = words;
+#else
+      Words<ACROSS> words;
+#pragma unroll
+      for (int k = 0; k < ACROSS; ++k) {
+        float &low = v[at + 4 * k], &high = v[at + 4 * k + 1];
+        low = activate(low), high = activate(high);
+#if RESIDUAL
+        float x, y;
+        unpack(residual.given[run % SOON][half].of[k], x, y);
+        low += x, high += y;
+#endif
+        words.of[k] = pack(low, high);
+      }
+      if (inside)
+        *reinterpret_cast<Words<ACROSS>*>(a.output + static_cast<long long>(row) * COLUMNS + n + half * 8 * COLUMNS) = words;
+#endif
+    }
+#if RESIDUAL
+    if (run + SOON < RUNS) residual.ask(a, row, first, run + SOON);
+#endif
+  }
+#elif ACTIVATION == 3
   // Two threads trade halves of what they have of two neighbouring steps of columns, so that each writes a word.
 #pragma unroll
   for (int i = 0; i < OWN / 2; i += 8) {
@@ -356,11 +458,6 @@ __device__ __forceinline__ void finish(float (&v)[OWN / 2], const Arguments& a, 
   }
 #else
   // Two threads trade halves, so that each reads and writes four neighbouring columns: 32 bytes of a row at once.
-#if BRIEF
-  const int lane_column = (odd ? 8 : 0) + threadIdx.x % 4 / 2 * 4;
-  unsigned short* const outputs[2] = {a.output + static_cast<long long>(row) * COLUMNS + first + lane_column,
-                                      a.output + static_cast<long long>(row + 8) * COLUMNS + first + lane_column};
-#endif
 #pragma unroll
   for (int i = 0; i < OWN / 2; i += 8) {
 #pragma unroll
@@ -379,12 +476,8 @@ __device__ __forceinline__ void finish(float (&v)[OWN / 2], const Arguments& a, 
       const u32 low = pack(w[0], w[1]), high = pack(w[2], w[3]);
       const u32 other = __shfl_xor_sync(0xffffffff, odd ? low : high, 1);
       if (r < a.total && (!RAGGED || n < COLUMNS))
-#if BRIEF
-        *reinterpret_cast<uint2*>(outputs[half] + i * 2) = odd ? make_uint2(other, high) : make_uint2(low, other);
-#else
         *reinterpret_cast<uint2*>(a.output + static_cast<long long>(r) * COLUMNS + n) =
             odd ? make_uint2(other, high) : make_uint2(low, other);
-#endif
     }
 #if RESIDUAL
     if (i + 8 * FORESEEN < OWN / 2) residual.ask(a, row, first, i + 8 * FORESEEN);
@@ -477,8 +570,13 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
                  a_mask);
       };
       auto load_b = [&](int tile, int k, u32 stage) {
+#if BRIEF
+        load_rows(b_at + stage * B_BYTES + b_row * 128, &weights, k * 64,
+                  ((tile / tiles_m * CN + cn) * BN + b_row) / (8 * ACROSS), full + 8 * stage, b_mask);
+#else
         load_box(b_at + stage * B_BYTES + b_row * 128, &weights, k * 64, (tile / tiles_m * CN + cn) * BN + b_row,
                  full + 8 * stage, b_mask);
+#endif
       };
       // Nothing before this kernel writes weights.
       int tile = blockIdx.x / CLUSTER;
@@ -490,7 +588,12 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
 #if AHEAD
       // Blocks of other rows would ask for the same.
       if (tile < tiles && tile % tiles_m == 0)
-        for (int k = begin + early; k < end; ++k) fetch_box(&weights, k * 64, (tile / tiles_m * CN + cn) * BN + b_row);
+        for (int k = begin + early; k < end; ++k)
+#if BRIEF
+          fetch_rows(&weights, k * 64, ((tile / tiles_m * CN + cn) * BN + b_row) / (8 * ACROSS));
+#else
+          fetch_box(&weights, k * 64, (tile / tiles_m * CN + cn) * BN + b_row);
+#endif
 #endif
       STAMP(CONSUMERS, 1)
       // The next kernel may come once nothing before this one runs any more: what it reads then lies in no L1 as it was.

@@ -105,6 +105,13 @@ class LinearVariant:
         """Of a block: consumers, producer and helpers; a whole warp group where registers move between groups."""
         return self.groups * 128 + (64 if self.groups == 1 else 128)
 
+    def across(self, problem: LinearProblem) -> int:
+        """Steps of 8 columns among whose rows of W a brief form takes turns: 4, 2, or where none fits 0."""
+        sizes = [self.own, self.block_n // self.cluster_m, problem.columns]
+        if problem.turning is not None:
+            sizes.append(problem.turning.head_size // 2)
+        return next((across for across in (4, 2) if all(size % (8 * across) == 0 for size in sizes)), 0)
+
     @property
     def handed(self) -> int:
         """Bytes that the other parts hand a block."""
@@ -165,6 +172,7 @@ def fits_problem(problem: LinearProblem, variant: LinearVariant) -> bool:
         variant.shared <= _SHARED[variant.resident]
         and variant.handed <= variant.stages * (variant.rows + variant.block_n) * 128
         and steps >= variant.parts
+        and (not variant.brief or variant.across(problem) > 0)
         and (problem.turning is None or variant.own % problem.turning.head_size == 0)
         and (not problem.statistics or problem.columns % variant.own == 0)
     )
@@ -274,6 +282,6 @@ def _with_stages(
         for ahead in (False, True) if few and total <= 512 else (False,):
             with contextlib.suppress(ValueError):  # no such kernel
                 variant = LinearVariant(*shape, ahead, alternate, side)
-                variant = replace(variant, brief=variant.handed_stages < stages)
+                variant = replace(variant, brief=variant.handed_stages < stages and variant.across(problem) > 0)
                 if stages >= 2 and fits_problem(problem, variant):
                     yield variant

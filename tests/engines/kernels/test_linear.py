@@ -164,3 +164,24 @@ def test_gelu_of_one_exponential_is_gelu():
     exact = x / 2 * (1 + np.array([math.erf(value / math.sqrt(2)) for value in x.astype(np.float64)]))
     wrong = np.abs(np.maximum(x, 0) - t * np.exp2(p) - exact)
     assert len(rest) == 5 and wrong.max() < 5e-6 * 1.01 and wrong[np.abs(x) > 6].max() < 1e-7
+
+
+@pytest.mark.parametrize(("columns", "across"), [(256, 4), (240, 2)])
+def test_the_order_of_rows_that_a_brief_form_asks_for(compilers, columns, across):
+    """What the TMA lays down, by its map, is what makes a thread's columns of a product neighbours."""
+    problem = replace(GELU, columns=columns)
+    variant = LinearVariant(1, 1, 64 if across == 4 else 80, 2, brief=True)
+    weights = linear_plan(problem, variant, "9.0").launches[0].arguments[1]
+    assert variant.across(problem) == across and math.prod(weights.box[1:]) == variant.block_n
+    assert math.prod(weights.dims[1:]) == columns
+    rows = np.zeros(weights.dims[:0:-1], int)
+    for axis, stride in enumerate(weights.strides):
+        shape = [1] * 4
+        shape[3 - axis] = -1
+        rows = rows + np.arange(weights.dims[axis + 1]).reshape(shape) * (stride // (2 * problem.inner))
+    laid = rows.reshape(-1)
+    assert sorted(laid) == list(range(columns))
+    # A thread of number q holds columns 2 q and 2 q + 1 of every 8.
+    for q in range(4):
+        held = laid.reshape(-1, 8)[:, 2 * q : 2 * q + 2].reshape(-1, 2 * across)
+        assert (held == held[:, :1] + np.arange(2 * across)).all()

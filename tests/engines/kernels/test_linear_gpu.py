@@ -48,7 +48,11 @@ CASES = [
     (LinearProblem("fp16", 300, 1280, 1280, **ADDED), LinearVariant(2, 1, 64, 6, 2, parts=4)),
     (LinearProblem("fp16", 256, 256, 1280, **ADDED), LinearVariant(2, 1, 128, 6, parts=4)),
 ]  # fmt: skip
-CASES += [(p, replace(v, brief=True)) for p, v in CASES if v.handed_stages < v.stages]
+CASES += [(p, replace(v, brief=True)) for p, v in CASES if v.handed_stages < v.stages and v.across(p)]
+# A last tile of one step of columns, and of half of one.
+CASES += [
+    (LinearProblem("fp16", 1, 1280, width, **LAYER), LinearVariant(1, 1, 64, 8, brief=True)) for width in (800, 784)
+]
 
 
 @pytest.fixture(scope="module")
