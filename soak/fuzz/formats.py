@@ -128,7 +128,7 @@ TARGETS = (
     ),
     Target(
         "signature", ("runtime.signing",), read_signature, (ValueError,),
-        lambda: [b'{"algorithm": "ed25519", "key": "a", "signature": "' + b"A" * 86 + b'=="}'],
+        lambda: [b'{"algorithm": "ed25519", "key": "' + b"0f" * 32 + b'", "signature": "' + b"A" * 86 + b'=="}'],
     ),
     Target("timing_cache", ("engines.timing_cache",), by_path(read_timing_cache, "t.cache"), (), _timing_caches),
     Target(
