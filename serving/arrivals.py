@@ -40,6 +40,10 @@ class Arrivals:
         self._taken.add(key)
         return self._times.get(key)
 
+    def is_over(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether a request that `of` knew is none any more: it was answered, or its client has left."""
+        return parameters.get(_PARAMETER) not in self._times
+
     def is_taken(self, parameters: Mapping[str, str]) -> bool:
         """Whether `of` was asked about it: then Triton has handed the request on."""
         return parameters[_PARAMETER] in self._taken

@@ -68,7 +68,7 @@ class Binding:
         self._log("request", function=self.function.name, id=traveller.id, fields=described(traveller.row))
         try:
             values = rows.values_of(self.function.inputs, traveller.row, traveller.parameters)
-            traveller.ask = Ask(traveller.id, values, traveller.timing.accepted)
+            traveller.ask = Ask(traveller.id, values, traveller.timing.accepted, traveller.timing.is_left)
         except Refusal as refusal:
             traveller.result = refusal
 
@@ -101,6 +101,7 @@ class Timing:
     def __init__(self, arrivals: Arrivals, parameters: Mapping[str, Any]):
         accepted = arrivals.of(parameters)
         self.through = "triton" if accepted is None else "front"
+        self.is_left = lambda: self.through == "front" and arrivals.is_over(parameters)
         self.accepted = time.monotonic() if accepted is None else accepted
         self._begun: float | None = None
         self._ended: float | None = None

@@ -25,7 +25,7 @@ from aiohttp import ClientError, web
 from runtime.errors import ToolchainError
 from serving.arrivals import Arrivals
 from serving.client import AsyncClient, ServerRefused
-from serving.function import BAD_INPUT, BUSY, FAILED, TOO_LARGE, Field, Function, Refusal, StreamFunction, Value
+from serving.function import BAD_INPUT, BUSY, FAILED, LEFT, TOO_LARGE, Field, Function, Refusal, StreamFunction, Value
 from serving.log import JsonLog
 from serving.rows import request_id
 from serving.settings import Settings
@@ -33,8 +33,6 @@ from serving.tally import Tally
 
 PAGE = Path(__file__).with_name("page.html")
 _NOT_FOUND, _TOO_SLOW = 404, 408
-# Only the log sees it: there is nobody left to tell.
-_LEFT = 499
 _LONGEST_ANSWER_SECONDS = 600.0
 _TEXT_BYTES = 1 << 20
 _CHUNK = 1 << 16
@@ -147,7 +145,7 @@ class Front:
         except (Refusal, ServerRefused) as refusal:
             facts["status"], answer = refusal.status, _refused(refusal.status, refusal.reason, id)
         except (asyncio.CancelledError, OSError, ClientError):
-            facts["status"] = BUSY if self._closing else _LEFT
+            facts["status"] = BUSY if self._closing else LEFT
             if name in self._functions and not self._closing:
                 self._tally.left(name)
             raise

@@ -8,7 +8,7 @@ by it before a function sees them, so that a function only meets those of the ri
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -22,6 +22,8 @@ TOO_LARGE = 413
 FAILED = 500
 BUSY = 503
 TIMED_OUT = 504
+# Only the log sees it: there is nobody left to tell.
+LEFT = 499
 
 
 class Refusal(Exception):
@@ -104,12 +106,14 @@ class Field:
 class Ask:
     """One request: `id` stands in every line of the log about it; `values` have passed the checks of their fields.
 
-    `arrived` is `time.monotonic()` when it was accepted.
+    `arrived` is `time.monotonic()` when it was accepted. `is_left()` says whether its client is known to have left:
+    nobody waits for the answer any more. (Of one that came to Triton's own ports that is not known.)
     """
 
     id: str
     values: Mapping[str, Value]
     arrived: float = 0.0
+    is_left: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from runtime.pool import Pool
 from serving import rows
 from serving.arrivals import Arrivals
 from serving.binding import Responses, Timing, Traveller, described, fault, report
-from serving.function import BUSY, FAILED, Answer, Ask, Refusal, StreamFunction
+from serving.function import BUSY, FAILED, LEFT, Answer, Ask, Refusal, StreamFunction
 from serving.log import JsonLog
 from serving.tally import Tally
 
@@ -154,12 +154,25 @@ class LastOnly:
         try:
             with self._turns.one():
                 waited = (time.monotonic() - waiting) * 1000
-                for piece in self._function.stream(ask):
-                    last = piece
+                last = self._last_of(ask)
         except Refusal as refusal:
             refusal.waited_ms = (time.monotonic() - waiting) * 1000 if waited is None else waited
             return refusal
         return _no_answer() if last is None else replace(last, waited_ms=waited)
+
+    def _last_of(self, ask: Ask) -> Answer | None:
+        """Raises Refusal where the client has left: its turn is worth more to others."""
+        last: Answer | None = None
+        pieces = iter(()) if ask.is_left() else self._function.stream(ask)
+        try:
+            while not ask.is_left() and (piece := next(pieces, None)) is not None:
+                last = piece
+        finally:
+            if hasattr(pieces, "close"):
+                pieces.close()
+        if ask.is_left():
+            raise Refusal(LEFT, "the client has left")
+        return last
 
     def close(self) -> None:
         self._function.close()

@@ -15,7 +15,10 @@ import pytest
 pytest.importorskip("pytriton", reason="PyTriton is in the serving environment: make test-serving")
 
 from serving.client import AsyncClient
+from serving.function import LEFT, Ask, Refusal
+from serving.streams import LastOnly, Turns
 from tests.serving.conftest import started, toy_words
+from tests.serving.toys import Count
 
 QUEUE = 6
 
@@ -27,10 +30,10 @@ def server():
         yield running
 
 
-def leave(server, id, body, sent=None):
+def leave(server, id, body, sent=None, function="shout"):
     """A POST of which `sent` bytes of the body are sent (default: all), on a connection that is still open."""
     raw = socket.create_connection(("127.0.0.1", int(server.event("ready")["page"])), timeout=10)
-    head = f"POST /v1/shout HTTP/1.1\r\nHost: x\r\nX-Request-Id: {id}\r\nContent-Type: application/json\r\n"
+    head = f"POST /v1/{function} HTTP/1.1\r\nHost: x\r\nX-Request-Id: {id}\r\nContent-Type: application/json\r\n"
     raw.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:sent])
     return raw
 
@@ -101,6 +104,26 @@ def test_many_who_leave_hurt_nobody_and_leave_nothing(server, sent):
     assert metric(server, "cat2dog_clients_left_total") - left == 4 * QUEUE
     assert metric(server, "cat2dog_under_way") == 0
     waited_for(lambda: all(now <= was + 3 for now, was in zip(holds(server.process.pid), before, strict=True)))
+
+
+def test_who_leaves_takes_what_is_left_of_a_stream_with_it(server):
+    with leave(server, "counts", json.dumps({"most": 5, "seconds": 0.4}).encode(), function="count"):
+        waited_for(lambda: line_of(server, "counts", "request"))
+        time.sleep(0.2)
+    waited_for(lambda: line_of(server, "counts", "response"), 1.5)  # and not the two seconds of all five
+    response = line_of(server, "counts", "response")
+    assert (response["status"], response["reason"]) == (499, "the client has left")
+
+
+def test_the_last_answer_is_not_made_for_who_has_left():
+    function = Count()
+    last = LastOnly(function, Turns(function, 1, 1.0))
+    values = {"most": 5, "seconds": 0.0}
+    assert last.answer([Ask("a", values)])[0].values["number"] == 5
+    asked = iter([False, False, True, True, True])
+    (result,) = last.answer([Ask("b", values, is_left=lambda: next(asked))])
+    assert isinstance(result, Refusal) and result.status == LEFT and function.under_way == 0
+    assert len(list(asked)) < 3  # after its first piece
 
 
 def test_requests_cancelled_over_grpc_among_others(server):
