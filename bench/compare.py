@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.schema import read_result
@@ -30,14 +30,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("other")
     args = parser.parse_args(arguments)
     try:
-        rows = compare(read_result(args.one), read_result(args.other))
+        one, other = read_result(args.one), read_result(args.other)
+        rows = compare(one, other)
     except ToolchainError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(markdown(HEAD, rows))
+    for label, result in (("one", one), ("other", other)):
+        print(f"{label}: {_whence(result['machine'])}")
+    print(f"\n{markdown(HEAD, rows)}")
     differ = sum(row[-1] == "no" for row in rows)
     print(f"\n{len(rows) - differ} of {len(rows)} agree within the sum of both spreads")
     return 1 if differ else 0
+
+
+def _whence(machine: Mapping[str, Any]) -> str:
+    """Where and when a result was measured, and by what command."""
+    where = [machine["gpu"], f"driver {machine['driver']}"] if machine.get("gpu") else [machine["cpu"], "no GPU"]
+    return f"{', '.join(map(str, where))}; {machine['date']}; `{machine['command']}`"
 
 
 def compare(one: dict[str, Any], other: dict[str, Any]) -> list[list[str]]:

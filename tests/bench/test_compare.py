@@ -34,6 +34,7 @@ def test_agreement(files, capsys, by, code, last):
     assert main(files(made.peers(), moved(made.peers(), by))) == code
     said = capsys.readouterr().out
     assert last in said.splitlines()[-1]
+    assert said.startswith("one: ") and f"; {made.peers()['machine']['date']}; `" in said.splitlines()[1]
     change = f"{100 * by / 1.625:+.1f} %"
     assert f"| tensorrt-plugin, network, batch 1 | 1.62 ± 0.1 | {1.625 + by:.3g} ± 0.1 | {change} |" in said
 
