@@ -32,7 +32,7 @@ def found(feed, name, *changes, both=()):
     return first_divergence(candidate, reference, feed, "fp16")
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp16", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_a_sound_graph_has_none(feed, precision):
     with runnable(plants.graph(precision)) as path:
         divergence = first_divergence(path, plants.graph("fp32"), feed, precision)

@@ -96,6 +96,7 @@ def test_a_verdict_that_fails_and_polygraphy_agrees(shop, models):
     assert "logits: cosine 0.9999" in again.stdout and "expected at least 1" in again.stdout
 
 
+@pytest.mark.slow
 def test_an_overflow_that_onnx_runtime_hides(shop, models):
     done = shop.cat2dog("accuracy", "--recipe", "accuracy_models:overflowing", "--json")
     assert done.returncode == 3, done.stdout

@@ -59,6 +59,7 @@ def test_the_island_is_found_and_what_it_costs(searched):
     assert {path.name for path in folder.iterdir()} == {"policy.json", "search.json"}
 
 
+@pytest.mark.slow
 def test_its_policy_is_taken(shop, searched):
     _, folder = searched
     policy = str(folder / "policy.json")
@@ -76,6 +77,7 @@ def test_its_policy_is_taken(shop, searched):
         policy_of(args, "bf16")
 
 
+@pytest.mark.slow
 def test_nothing_is_enough(shop, searched):
     done = shop.cat2dog("accuracy", *RECIPE, "--search", "2", "--output", "never")
     assert done.returncode == 3 and "even with every module in FP32" in done.stderr

@@ -37,6 +37,7 @@ def recipe(shop, name, body="self.layer(x)", bar=0.99, output="y"):
     return f"{name}:factory"
 
 
+@pytest.mark.slow
 def test_a_changed_forward_is_exported_again(shop):
     target = recipe(shop, "changing")
     for body in ("self.layer(x)", "self.layer(x).exp().sin() - x * x"):
@@ -58,6 +59,7 @@ def test_a_changed_bar_judges_again(shop):
     assert json.loads(done.stdout)["gate"]["threshold"] == 0.9
 
 
+@pytest.mark.slow
 @needs_rtx
 def test_fp32_is_built_decomposed(shop):
     words = ("build", "--recipe", recipe(shop, "wide"), "--precision", "fp32", "--flavor", "tensorrt_rtx")

@@ -44,7 +44,11 @@ class Patterns:
         return self.lowered.nodes[list(CASES).index(case)]
 
 
-@pytest.fixture(scope="module", params=[("fp16", 17), ("bf16", 23)], ids="{0[0]}-{0[1]}".format)
+@pytest.fixture(
+    scope="module",
+    params=[("fp16", 17), pytest.param(("bf16", 23), marks=pytest.mark.slow)],
+    ids="{0[0]}-{0[1]}".format,
+)
 def patterns(request, tmp_path_factory):
     return Patterns(tmp_path_factory.mktemp("patterns"), *request.param)
 

@@ -76,7 +76,7 @@ def test_half_precision_halves_the_weights():
     assert sizes[1] < 0.6 * sizes[0] and sizes[2] < 0.6 * sizes[0]
 
 
-@pytest.mark.parametrize("opset", [18, 20, 23])
+@pytest.mark.parametrize("opset", [*(pytest.param(opset, marks=pytest.mark.slow) for opset in (18, 20)), 23])
 def test_every_opset_gives_the_same_pictures(opset, tmp_path):
     feed, expected = micro_answers()
     file = export(micro_recipe(), tmp_path / "m.onnx", "fp16", opset=opset)

@@ -63,6 +63,7 @@ def test_what_it_learns_changes_weights_and_nothing_else(graphs):
     assert np.array_equal(weights["two"]["blocks.3.b2a.fp16"], expected)
 
 
+@pytest.mark.slow
 def test_tensorrts_parser_knows_every_weight_by_name(graphs):
     """What a refitter needs; in a network that TensorRT-RTX parsed, as far as it goes without a GPU."""
     if not (flavor := find_flavor("tensorrt_rtx")).can_build:

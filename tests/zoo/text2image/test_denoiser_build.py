@@ -53,7 +53,8 @@ def test_it_is_built_in_fp16(rtx, family, tmp_path):
     assert set(forms) == {"native"} and len(forms) >= 2
 
 
-@pytest.mark.parametrize("family", ["unet", pytest.param("transformer", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["unet", "transformer"])
 def test_it_is_built_in_int8(rtx, family, tmp_path):
     engine = quantized.built(in_int8(family), opened(family)[1], tmp_path / "engines", TENSORRT_RTX, TARGETS)
     assert_sound(engine, 0.99)

@@ -13,10 +13,10 @@ from zoo.text2image.compare import compared
 from zoo.text2image.quantized import quantizable
 
 pytestmark = pytest.mark.xdist_group("text2image")
-SLOW = pytest.param("transformer", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("family", ["unet", SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["unet", "transformer"])
 def test_in_int8_it_is_smaller_and_gives_similar_pictures(family):
     pipeline, recipe = opened(family)
     wide, narrow = compared(pipeline, REQUESTS, [exported(family, "fp32"), in_int8(family)])[1:]
