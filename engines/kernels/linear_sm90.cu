@@ -18,10 +18,10 @@
 // launch), and with AHEAD the rest of the first tile is asked for into the L2.
 //
 // Constants, given by the compiler's command line (engines/kernels/linear_plan.py): GROUPS, EACH, SIDE, ALTERNATE, BN,
-// STAGES, CM, CN, PARTS, RESIDENT (blocks a multiprocessor), AHEAD, BRIEF and ACROSS (2 or 4), BF16, ROWS (tokens a sample), INNER, COLUMNS,
-// NORM (0 none, 1 layer, 2 rms), BIAS, ACTIVATION (0 none, 1 gelu, 2 gelu_tanh, 3 swiglu), HEADS and D (0: nothing is
-// turned), QK_NORM, ROPE, RESIDUAL (0 none, 1 of each sample, 2 shared), STATISTICS; STAMPS for bench/timeline.py. wgmma_s,
-// the product for the columns of a group, is generated (wgmma.py).
+// STAGES, CM, CN, PARTS, RESIDENT (blocks a multiprocessor), AHEAD, BRIEF and ACROSS (2 or 4), BF16, ROWS (tokens a
+// sample), INNER, COLUMNS, NORM (0 none, 1 layer, 2 rms), BIAS, ACTIVATION (0 none, 1 gelu, 2 gelu_tanh, 3 swiglu), HEADS
+// and D (0: nothing is turned), QK_NORM, ROPE, RESIDUAL (0 none, 1 of each sample, 2 shared), STATISTICS; STAMPS for
+// bench/timeline.py. wgmma_s, the product for the columns of a group, is generated (wgmma.py).
 
 #ifndef BRIEF
 #define BRIEF 0
