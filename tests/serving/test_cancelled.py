@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -45,6 +46,18 @@ def post(server, text):
         return json.load(answer)["loud"]
 
 
+def post_when_there_is_room(server, text, seconds=3.0):
+    """As a client that is told 503 should: again, a little later."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return post(server, text)
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or time.monotonic() > until:
+                raise
+        time.sleep(0.05)
+
+
 def waited_for(condition, seconds=15.0):
     until = time.monotonic() + seconds
     while not condition():
@@ -79,11 +92,11 @@ def test_who_leaves_while_waiting_is_not_worked_on(server):
             raw.close()
         waited_for(lambda: all(line_of(server, f"waits-{number}", "http") for number in range(QUEUE)))
         assert {line_of(server, f"waits-{number}", "http")["status"] for number in range(QUEUE)} == {499}
-        # Triton clears their places when it takes the next batch.
         assert b" 200 " in first.recv(4096).split(b"\r\n")[0]
     began = time.monotonic()
-    assert post(server, "next") == "NEXT"
-    assert time.monotonic() - began < 1.0  # and not the six seconds of those that left
+    # Triton clears their places when it takes the next batch, which may be some moments after its last answer.
+    assert post_when_there_is_room(server, "next") == "NEXT"
+    assert time.monotonic() - began < 3.0  # and not the six seconds of those that left
     assert not any(line_of(server, f"waits-{number}", "request") for number in range(QUEUE))
 
 
