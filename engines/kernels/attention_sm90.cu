@@ -68,47 +68,11 @@
 static_assert(!TRADE || (WGS * CONSUMER_REGISTERS + PRODUCER_REGISTERS) * 128 <= FIRST_REGISTERS * THREADS,
               "consumers would wait for registers that nobody gives up");
 
-#if SHARERS > 1 || TURNERS > 1
-__device__ __forceinline__ u32 cluster_rank() {
-  u32 rank;
-  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
-__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
-__device__ __forceinline__ u32 peer_address(u32 address, u32 rank) {
-  u32 there;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
-  return there;
-}
-#endif
 #if SHARERS > 1
 static_assert(SHARERS == PANELS && !INSIDE && !PARTS && !AHEAD && BLOCKS >= SHARERS, "no such form");
 // What a thread gives the other block: 16 bytes at a time, its sums for one panel, then highest logits and sums of rows.
 #define PIECES (D / SHARERS / 8 + 1)
 #define GIVEN (WGS * 128 * PIECES * 16)
-__device__ __forceinline__ void give(u32 to, float a, float b, float c, float d, u32 barrier) {
-  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
-               "f"(a), "f"(b), "f"(c), "f"(d), "r"(barrier)
-               : "memory");
-}
-__device__ __forceinline__ float4 given(u32 from) {
-  float4 got;
-  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(got.x), "=f"(got.y), "=f"(got.z), "=f"(got.w)
-               : "r"(from)
-               : "memory");
-  return got;
-}
-// As barrier_wait, for what another block of the cluster has written.
-__device__ __forceinline__ void barrier_wait_cluster(u32 barrier, u32 parity) {
-  asm volatile(
-      "{\n.reg .pred done;\nagain:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n@done bra over;\nbra again;\nover:\n}" ::"r"(
-          barrier),
-      "r"(parity)
-      : "memory");
-}
 #endif
 #if TURNERS > 1
 static_assert(INSIDE && BLOCKS % TURNERS == 0 && TILES_M == TURNERS && STAGES == BLOCKS, "no such form");
@@ -587,15 +551,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
           float v[4];
 #pragma unroll
           for (int j = 0; j < 4; ++j) v[j] = rank == 0 ? o[D / 4 + 4 * i + j] : o[4 * i + j];
-          give(to + i * WGS * 128 * 16, v[0], v[1], v[2], v[3], known);
+          send(to + i * WGS * 128 * 16, v[0], v[1], v[2], v[3], known);
         }
-        give(to + (PIECES - 1) * WGS * 128 * 16, peak[0] * scale, peak[1] * scale, total[0], total[1], known);
+        send(to + (PIECES - 1) * WGS * 128 * 16, peak[0] * scale, peak[1] * scale, total[0], total[1], known);
       }
       float rows[D / 4], by[2], theirs[2];
       barrier_wait_cluster(given_full, 0);
       {
         const u32 from = given_at + (consumer * 128 + thread) * 16;
-        const float4 about = given(from + (PIECES - 1) * WGS * 128 * 16);
+        const float4 about = sent(from + (PIECES - 1) * WGS * 128 * 16);
         const float peaks[2] = {about.x, about.y}, totals[2] = {about.z, about.w};
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
@@ -607,7 +571,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         }
 #pragma unroll
         for (int i = 0; i < PIECES - 1; ++i) {
-          const float4 got = given(from + i * WGS * 128 * 16);
+          const float4 got = sent(from + i * WGS * 128 * 16);
           const float v[4] = {got.x, got.y, got.z, got.w};
 #pragma unroll
           for (int j = 0; j < 4; ++j)

@@ -1,4 +1,4 @@
-// What kernels for Hopper (compute capability 9.0 alone) share: barriers in shared memory, copies of tiles, wgmma's fences.
+// What kernels for Hopper (compute capability 9.0 alone) share: barriers in shared memory, clusters, wgmma's fences.
 // Stands before such a file, after half.cuh.
 
 struct alignas(64) TensorMap { u64 words[16]; };
@@ -21,6 +21,42 @@ __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
       "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@done bra over;\nbra again;\nover:\n}" ::"r"(barrier),
       "r"(parity)
       : "memory");
+}
+// Of a cluster: which of its blocks this one is, its barrier, and another block's shared memory.
+__device__ __forceinline__ u32 cluster_rank() {
+  u32 rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
+__device__ __forceinline__ u32 peer_address(u32 address, u32 rank) {
+  u32 there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+  return there;
+}
+// As barrier_wait, for what other blocks of the cluster have written.
+__device__ __forceinline__ void barrier_wait_cluster(u32 barrier, u32 parity) {
+  asm volatile(
+      "{\n.reg .pred done;\nagain:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n@done bra over;\nbra again;\nover:\n}" ::"r"(
+          barrier),
+      "r"(parity)
+      : "memory");
+}
+// Sends 16 bytes to a block of the cluster; its `barrier` counts them, so that who waits for their number has them all.
+__device__ __forceinline__ void send(u32 to, float a, float b, float c, float d, u32 barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+               "f"(a), "f"(b), "f"(c), "f"(d), "r"(barrier)
+               : "memory");
+}
+__device__ __forceinline__ float4 sent(u32 from) {
+  float4 got;
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(got.x), "=f"(got.y), "=f"(got.z), "=f"(got.w)
+               : "r"(from)
+               : "memory");
+  return got;
 }
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }

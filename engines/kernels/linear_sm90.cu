@@ -65,20 +65,8 @@
 #define POSTED (BRIEF && PARTS > 1)
 static_assert(!POSTED || HANDED_STAGES < STAGES, "parts hand over more than the stages hold that are free before the last");
 
-__device__ __forceinline__ u32 cluster_rank() {
-  u32 rank;
-  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
-__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 // Tells that this thread has read, not that it has written: without the fence, which would hold the product up.
 __device__ __forceinline__ void cluster_arrive_read() { asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory"); }
-__device__ __forceinline__ u32 peer_address(u32 address, u32 rank) {
-  u32 there;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
-  return there;
-}
 __device__ __forceinline__ void peer_arrive(u32 barrier) {
   // Not `.release.cluster`: this thread wrote nothing that others read, and the fence of that costs half a microsecond.
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
@@ -88,15 +76,6 @@ __device__ __forceinline__ void peer_arrive(u32 barrier) {
 __device__ __forceinline__ u32 handed_at(u32 piece, u32 oldest) {
   const u32 at = piece * CONSUMERS * 16;
   return (oldest + at / A_BYTES) % STAGES * A_BYTES + at % A_BYTES;
-}
-// As barrier_wait, for what other blocks of the cluster have written.
-__device__ __forceinline__ void barrier_wait_cluster(u32 barrier, u32 parity) {
-  asm volatile(
-      "{\n.reg .pred done;\nagain:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n@done bra over;\nbra again;\nover:\n}" ::"r"(
-          barrier),
-      "r"(parity)
-      : "memory");
 }
 #endif
 // A box of a matrix [rows, channels]; every block in `mask` (0: this one alone) gets it at the same address.
@@ -768,11 +747,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
           for (int i = 0; i < OWN / 8; ++i) {
             const float* from = sum[m] + other * (OWN / 2) + i * 4;
 #if POSTED
-            // Who waits for that many bytes knows by their number that all have come.
-            asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
-                             there + handed_at((slot * EACH + m) * (OWN / 8) + i, oldest)),
-                         "f"(from[0]), "f"(from[1]), "f"(from[2]), "f"(from[3]), "r"(known)
-                         : "memory");
+            send(there + handed_at((slot * EACH + m) * (OWN / 8) + i, oldest), from[0], from[1], from[2], from[3], known);
 #else
             asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(there + (m * (OWN / 8) + i) * CONSUMERS * 16),
                          "f"(from[0]), "f"(from[1]), "f"(from[2]), "f"(from[3])
@@ -804,15 +779,12 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, RESIDENT)
         for (int m = 0; m < EACH; ++m)
 #pragma unroll
           for (int i = 0; i < OWN / 8; ++i) {
-            float4 got;
-            asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-                         : "=f"(got.x), "=f"(got.y), "=f"(got.z), "=f"(got.w)
 #if POSTED
-                         : "r"(a_at + handed_at((slot * EACH + m) * (OWN / 8) + i, (end - begin) % STAGES) + threadIdx.x * 16)
+            const float4 got =
+                sent(a_at + handed_at((slot * EACH + m) * (OWN / 8) + i, (end - begin) % STAGES) + threadIdx.x * 16);
 #else
-                         : "r"(base + (((slot * EACH + m) * (OWN / 8) + i) * CONSUMERS + threadIdx.x) * 16)
+            const float4 got = sent(base + (((slot * EACH + m) * (OWN / 8) + i) * CONSUMERS + threadIdx.x) * 16);
 #endif
-                         : "memory");
             mine[m][i * 4] += got.x, mine[m][i * 4 + 1] += got.y, mine[m][i * 4 + 2] += got.z, mine[m][i * 4 + 3] += got.w;
           }
 #pragma unroll
